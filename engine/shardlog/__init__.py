@@ -1,0 +1,66 @@
+"""shardlog: an embeddable, durable, on-disk change log with the semantics of DynamoDB Streams.
+
+import shardlog
+from shardlog import Change
+
+with shardlog.open("store") as store:
+    stream = store.create_stream("users")
+    stream.append([Change.insert(keys={"id": 1}, new={"id": 1, "name": "Ada"})])
+    for record in stream.read():
+        print(record.sequence, record.event, record.keys)
+"""
+
+from shardlog.api import Store, Stream, open  # noqa: A004 - `shardlog.open`, as `gzip.open`
+from shardlog.errors import (
+    Closed,
+    CorruptLog,
+    InvalidArgument,
+    IteratorExpired,
+    LeaseLost,
+    ReadOnly,
+    ShardClosed,
+    ShardlogError,
+    ShardNotFound,
+    StorageFailed,
+    StorageFull,
+    StoreLocked,
+    StreamDisabled,
+    StreamExists,
+    StreamNotFound,
+    TrimmedData,
+    UnsupportedVersion,
+)
+from shardlog.format.record import Record
+from shardlog.model import Appended, Change, Gap, ShardDescription, Statistics, StreamDescription
+from shardlog.stream.iterators import Page
+
+__all__ = [
+    "Appended",
+    "Change",
+    "Closed",
+    "CorruptLog",
+    "Gap",
+    "InvalidArgument",
+    "IteratorExpired",
+    "LeaseLost",
+    "Page",
+    "ReadOnly",
+    "Record",
+    "ShardClosed",
+    "ShardDescription",
+    "ShardNotFound",
+    "ShardlogError",
+    "Statistics",
+    "StorageFailed",
+    "StorageFull",
+    "Store",
+    "StoreLocked",
+    "Stream",
+    "StreamDescription",
+    "StreamDisabled",
+    "StreamExists",
+    "StreamNotFound",
+    "TrimmedData",
+    "UnsupportedVersion",
+    "open",
+]

@@ -1,0 +1,174 @@
+"""The values that a record may hold, as MessagePack.
+
+A value is None, bool, int (-2^63 to 2^64-1), float, str, bytes, list, dict with string keys, `Decimal`, set (of scalar
+values), or datetime, nested to 32 levels within an image; each comes back equal and of the same type. MessagePack's own
+types carry the first eight, extension types the others:
+
+| ext | value | body |
+|-----|-------|------|
+| 1 | Decimal | its text, ASCII |
+| 2 | set | a MessagePack array of its elements, sorted by their encoding |
+| 3 | aware datetime | int64 little-endian: microseconds since 1970-01-01 UTC |
+| 4 | naive datetime | int64 little-endian: microseconds since 1970-01-01 of the same calendar |
+
+The encoder refuses most other types by itself. What it would take silently although it does not come back as it was
+(bytearray, memoryview, its own Ext) and nesting deeper than 32 would show in the encoding as a byte that may head a
+container, a binary or an extension: `telling_bytes` counts those in one pass in C. Where there are more than the images
+need, `are_flat` looks at the types of the values, also in C; and only if that does not settle it are the values walked
+in Python. `check_value` is the definition of the rules; the other two are short cuts to it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import ormsgpack
+
+from shardlog.clock import EPOCH, MICROSECOND
+from shardlog.errors import InvalidArgument
+
+DECIMAL: Final = 1
+SET: Final = 2
+AWARE_DATETIME: Final = 3
+NAIVE_DATETIME: Final = 4
+
+LEVELS_MAX = 32
+INTEGER_MIN = -(2**63)
+INTEGER_MAX = 2**64 - 1
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes, Decimal, datetime})
+_TELLING = frozenset({*range(0x80, 0xA0), 0xC0, *range(0xC4, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)})
+_SILENT = bytes(set(range(256)) - _TELLING)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # naive on purpose
+_INT64 = struct.Struct("<q")
+_PASSTHROUGH = (
+    ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+)
+
+
+def encode(value: object) -> bytes:
+    """The encoding of a value. Raises TypeError or OverflowError for most, not all, values that break the rules."""
+    return ormsgpack.packb(value, default=_extension, option=_PASSTHROUGH)
+
+
+def encode_for_routing(value: object) -> bytes:
+    """An encoding that is the same for values that are equal keys: maps sorted, numbers without trailing zeros."""
+    return ormsgpack.packb(value, default=_routing_extension, option=_PASSTHROUGH | ormsgpack.OPT_SORT_KEYS)
+
+
+def _extension(value: object) -> Any:
+    if type(value) is Decimal:
+        return ormsgpack.Ext(DECIMAL, str(value).encode())
+    if type(value) is set:
+        return ormsgpack.Ext(SET, _encode_set(value))
+    if type(value) is datetime:
+        if value.tzinfo is None:
+            return ormsgpack.Ext(NAIVE_DATETIME, _INT64.pack((value - _NAIVE_EPOCH) // MICROSECOND))
+        return ormsgpack.Ext(AWARE_DATETIME, _INT64.pack((value.astimezone(UTC) - EPOCH) // MICROSECOND))
+    raise TypeError(f"a {type(value).__name__} is not a value")
+
+
+def _routing_extension(value: object) -> Any:
+    if type(value) is Decimal and value.is_finite():
+        if value == value.to_integral_value() and INTEGER_MIN <= value <= INTEGER_MAX:
+            return int(value)
+        return ormsgpack.Ext(DECIMAL, str(value.normalize()).encode())
+    return _extension(value)
+
+
+def _encode_set(elements: set[Any]) -> bytes:
+    for element in elements:
+        if type(element) not in _SCALARS:
+            raise TypeError(f"a {type(element).__name__} is not a scalar")
+    encoded = sorted(map(encode, elements))
+    # An array whose header counts `encoded`: the header of as many nils, without the nils.
+    header = ormsgpack.packb([None] * len(encoded))[: -len(encoded) or None]
+    return header + b"".join(encoded)
+
+
+def _decode_extension(code: int, content: memoryview) -> Any:
+    if code == DECIMAL:
+        return Decimal(bytes(content).decode("ascii"))
+    if code == SET:
+        return set(_decode_list(content))
+    if code in (AWARE_DATETIME, NAIVE_DATETIME):
+        (microseconds,) = _INT64.unpack(content)
+        return (EPOCH if code == AWARE_DATETIME else _NAIVE_EPOCH) + timedelta(microseconds=microseconds)
+    raise ValueError(f"extension type {code} is not one of format version 1")
+
+
+decode_image: Callable[[Any], Any] = msgspec.msgpack.Decoder(dict[str, Any] | None, ext_hook=_decode_extension).decode
+_decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=_decode_extension).decode
+
+
+def telling_bytes(encoded: bytes) -> int:
+    """How many bytes could head a map, array, nil, binary or extension (bytes of text and numbers count as well)."""
+    return len(encoded.translate(None, _SILENT))
+
+
+def are_flat(values: Iterable[object]) -> bool:
+    """Whether all values are scalars of exactly the types above, so that encoding them either fails or is exact."""
+    return set(map(type, values)) <= _SCALARS
+
+
+def check_value(value: Any, field: str, position: int, level: int = 0) -> None:
+    """Raise InvalidArgument, naming the record's position and the field, unless the value is one that is kept exactly.
+
+    `level` counts the containers around the value, the image itself not included.
+    """
+    kind = type(value)
+    if kind is int:
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
+            raise _refused(position, field, f"an integer of -2^63 to 2^64-1, found one of {value.bit_length()} bits")
+    elif kind is str or kind is datetime:
+        try:
+            encode(value)
+        except (TypeError, OverflowError, ValueError):
+            expected = "text without lone surrogates" if kind is str else "a time that UTC can tell"
+            raise _refused(position, field, f"{expected}, found {value!r:.60}") from None
+    elif kind in _SCALARS:
+        pass
+    elif kind in (list, dict, set) and level >= LEVELS_MAX:
+        raise _refused(position, field, f"at most {LEVELS_MAX} levels of nesting, found more")
+    elif kind is list:
+        for index, element in enumerate(value):
+            check_value(element, f"{field}[{index}]", position, level + 1)
+    elif kind is dict:
+        for key, element in value.items():
+            if type(key) is not str:
+                raise _refused(position, field, f"string keys, found the {type(key).__name__} {key!r:.60}")
+            check_value(key, f"{field}: key", position)
+            check_value(element, f"{field}.{key}", position, level + 1)
+    elif kind is set:
+        for element in value:
+            if type(element) not in _SCALARS:
+                raise _refused(position, field, f"a set of scalar values, found a {type(element).__name__} in it")
+            check_value(element, f"{field}{{}}", position)
+    else:
+        raise _refused(
+            position,
+            field,
+            "None, bool, int, float, str, bytes, list, dict, Decimal, set or datetime (no subclass), "
+            f"found a {kind.__name__}",
+        )
+
+
+def check_image(image: object, name: str, position: int) -> None:
+    """`check_value` for a whole image: a dict of values, its own level not counted."""
+    if type(image) is not dict:
+        raise _refused(position, name, f"a dict, found {'None' if image is None else f'a {type(image).__name__}'}")
+    check_value(image, name, position, -1)
+
+
+def _refused(position: int, field: str, expectation: str) -> InvalidArgument:
+    return InvalidArgument(f"record {position}, field {field}: expected {expectation}", position=position, field=field)

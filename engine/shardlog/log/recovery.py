@@ -1,0 +1,325 @@
+"""Where a log ends, found out from the log alone.
+
+Runs while nobody has the stream open, so that nothing moves. The newest segment whose header can be read, and all after
+it, are stepped through (headers only; bodies from MARK on, because what lies before was synced). The first block that
+does not check out, at X, is *corruption* if any witness says that data at or beyond X was durable: a later block whose
+durable sequence lies beyond, MARK, a later segment, or one flipped bit that explains it. Otherwise it is a *torn tail*
+of something that was never acknowledged.
+
+Does not change anything: `stream.opening` acts on what is found here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from shardlog.errors import CorruptLog
+from shardlog.files.protocol import File, Files
+from shardlog.format.bitflip import flipped_bit, header_differs_by_one_bit
+from shardlog.format.checksum import crc32c
+from shardlog.format.commit import (
+    CONTROL_SHARD,
+    ENTRY_BYTES,
+    FOOTER,
+    HEADER_BYTES,
+    CommitHeader,
+    decode_directory,
+    decode_header,
+    seed_of,
+)
+from shardlog.format.control import Control, decode_controls
+from shardlog.format.mark import Mark
+from shardlog.format.names import segment_name
+from shardlog.format.segment import SegmentHeader, SparsePosition
+from shardlog.log.segments import list_segments, read_segment_header
+from shardlog.log.walk import Block, Damage, Span, find_block, walk
+
+INDEX_STRIDE_BYTES: Final = 64 << 10
+"""One position row for so many bytes of log."""
+
+_SECTOR_BYTES: Final = 512
+_PIECE_BYTES: Final = 1 << 20
+_FLIP_SEARCH_BYTES_MAX: Final = 1 << 20
+
+
+Counts = dict[int, tuple[int, int]]
+"""Records and bytes of bodies per shard number."""
+
+
+def add_counts(before: tuple[int, int] | None, records: int, body_bytes: int) -> tuple[int, int]:
+    """Records and bytes of a shard after some more."""
+    return (records, body_bytes) if before is None else (before[0] + records, before[1] + body_bytes)
+
+
+@dataclass(slots=True)
+class LogEnd:
+    """What the scan found; grows as it goes. Offsets are those of the last segment, `header` is its header."""
+
+    segments: list[tuple[int, int]]
+    header: SegmentHeader
+    snapshot: bytes
+    """State at the start of the scan; `controls`, each with its sequence number, are what changed it since."""
+    offset: int
+    next_sequence: int
+    records: int
+    last_crc: int
+    timestamp_us: int
+    controls: list[tuple[int, Control]] = field(default_factory=list)
+    counts: Counts = field(default_factory=dict)
+    """Records and bytes per shard since the snapshot."""
+    positions: list[SparsePosition] = field(default_factory=list)
+    damage: list[CorruptLog] = field(default_factory=list)
+    torn_end: int = 0
+    """End of the bytes of a torn tail that starts at `offset`; 0: there is none."""
+    sealed: bool = False
+    """The last segment has its footer already: only its successor is missing."""
+
+    @property
+    def indexed_offset(self) -> int:
+        """Where the last block with a position row starts."""
+        return self.positions[-1].offset if self.positions else 0
+
+
+def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
+    """Scan the last segment (and what follows an unreadable header). Raises CorruptLog where no header can be read."""
+    segments = list_segments(files, log_path)
+    if not segments:
+        raise CorruptLog(f"{log_path}: expected at least one segment, found none")
+    first_scanned, header, header_error = _newest_readable(files, log_path, segments)
+    if mark and not any(segment_id >= mark.segment_id for _, segment_id in segments):
+        header_error = header_error or CorruptLog(
+            f"{log_path}: MARK says that segment {mark.segment_id} existed, and it is missing",
+            segment=log_path,
+            sequences=(segments[-1][0], mark.next_sequence),
+            witnesses=("MARK",),
+        )
+    end = LogEnd(
+        segments=segments,
+        header=header,
+        snapshot=header.snapshot,
+        offset=header.header_bytes,
+        next_sequence=header.first_sequence,
+        records=header.records_before,
+        last_crc=header.crc,
+        timestamp_us=header.timestamp_before_us,
+    )
+    if header_error:
+        end.damage.append(header_error)
+    for index in range(first_scanned, len(segments)):
+        first_sequence, segment_id = segments[index]
+        if index > first_scanned:
+            # Its header cannot be read: its blocks are found by searching for them.
+            end.offset, end.last_crc, end.positions = 0, -1, []
+            end.header = replace(end.header, first_sequence=first_sequence, segment_id=segment_id)
+        is_last = index == len(segments) - 1
+        file = files.open_to_read(f"{log_path}/{segment_name(first_sequence, segment_id)}")
+        try:
+            _Scan(file, end, seed_of(header.stream_uuid, segment_id), mark, is_last).run()
+        finally:
+            file.close()
+    return end
+
+
+def _newest_readable(
+    files: Files, log_path: str, segments: list[tuple[int, int]]
+) -> tuple[int, SegmentHeader, CorruptLog | None]:
+    newest_error = None
+    for index in range(len(segments) - 1, -1, -1):
+        path = f"{log_path}/{segment_name(*segments[index])}"
+        file = files.open_to_read(path)
+        try:
+            header = read_segment_header(file)
+            if (header.first_sequence, header.segment_id) != segments[index]:
+                raise CorruptLog("the header is that of another segment")
+        except CorruptLog as error:
+            newest_error = CorruptLog(
+                f"{path}: {error}", segment=path, offset=0, witnesses=("the segment has its name",)
+            )
+        else:
+            return index, header, newest_error
+        finally:
+            file.close()
+    raise newest_error or AssertionError("there is at least one segment")
+
+
+class _Scan:
+    """One segment's part of the scan."""
+
+    def __init__(self, file: File, end: LogEnd, seed: int, mark: Mark | None, is_last: bool) -> None:
+        self._file = file
+        self._end = end
+        self._seed = seed
+        self._is_last = is_last
+        self._size = file.data_end()
+        segment_id = end.header.segment_id
+        here = mark if mark and mark.segment_id == segment_id else None
+        # MARK of a later segment: all of this one was synced, and that one is gone.
+        later = mark is not None and mark.segment_id > segment_id
+        self._synced_offset = here.offset if here else self._size if later else 0
+        self._synced_sequence = mark.next_sequence if mark and (here or later) else 0
+
+    def run(self) -> None:
+        """Step to the end of what checks out, and tell a torn tail from corruption."""
+        end = self._end
+        while True:
+            span = Span(
+                end.offset,
+                self._size,
+                self._seed,
+                end.last_crc if end.last_crc >= 0 else None,
+                end.next_sequence,
+                end.next_sequence,
+            )
+            stopped = self._step(span)
+            if stopped is None and not end.sealed and self._synced_offset > end.offset:
+                stopped = Damage(end.next_sequence, end.next_sequence, end.offset, end.offset, "the file ends here")
+            if stopped is None or not self._judge(stopped):
+                return
+
+    def _step(self, span: Span) -> Damage | None:
+        for item in walk(self._file, span, bodies=False):
+            if isinstance(item, Damage):
+                return item
+            if item.header.type == FOOTER:
+                self._end.sealed = True
+                return None
+            damage = self._take(item)
+            if damage:
+                return damage
+        return None
+
+    def _take(self, block: Block) -> Damage | None:
+        header, end = block.header, self._end
+        try:
+            batches = block.batches()
+            for batch in batches:
+                if batch.shard == CONTROL_SHARD:
+                    end.controls.extend(
+                        enumerate(decode_controls(block.body(batch), batch.records), batch.first_sequence)
+                    )
+                elif header.end > self._synced_offset:
+                    block.body(batch)
+        except CorruptLog as error:
+            return Damage(header.first_sequence, header.next_sequence, header.offset, header.end, str(error))
+        if not end.positions or header.offset - end.indexed_offset >= INDEX_STRIDE_BYTES:
+            end.positions.append(
+                SparsePosition(header.first_sequence, header.offset, header.timestamp_us, header.records_before)
+            )
+        end.records = header.records_before
+        for batch in batches:
+            if batch.shard != CONTROL_SHARD:
+                end.records += batch.records
+                end.counts[batch.shard] = add_counts(end.counts.get(batch.shard), batch.records, batch.body_bytes)
+        end.offset = header.end
+        end.next_sequence = header.next_sequence
+        end.last_crc = header.crc
+        end.timestamp_us = header.timestamp_us
+        return None
+
+    def _judge(self, stopped: Damage) -> bool:
+        """Take note of what stopped the scan; whether there is more to scan behind it."""
+        end = self._end
+        nonzero_end = self._nonzero_end(stopped.offset)
+        witnesses = self._witnesses(stopped)
+        if not witnesses:
+            end.torn_end = nonzero_end
+            return False
+        resumed = find_block(self._file, stopped.offset + 8, self._size, self._seed, stopped.first)
+        next_sequence = resumed.first_sequence if resumed else max(self._synced_sequence, stopped.next)
+        path = segment_name(end.header.first_sequence, end.header.segment_id)
+        end.damage.append(
+            CorruptLog(
+                f"{path} at {stopped.offset}: {stopped.reason}; sequence numbers {stopped.first} to {next_sequence} "
+                f"(exclusive) cannot be read; that data was durable there is told by {', '.join(witnesses)}",
+                segment=path,
+                offset=stopped.offset,
+                sequences=(stopped.first, next_sequence),
+                witnesses=tuple(witnesses),
+            )
+        )
+        end.next_sequence = next_sequence
+        if resumed:
+            end.offset, end.last_crc = resumed.offset, -1
+            end.records = resumed.records_before
+        else:
+            end.offset = max(self._synced_offset, nonzero_end)
+        return resumed is not None
+
+    def _witnesses(self, stopped: Damage) -> list[str]:
+        witnesses = []
+        if not self._is_last:
+            witnesses.append("a later segment")
+        if self._synced_offset > stopped.offset or self._synced_sequence > stopped.first:
+            witnesses.append("MARK")
+        if self._promised_beyond(stopped):
+            witnesses.append("the durable sequence of a later commit")
+        if self._one_bit_explains(stopped.offset):
+            witnesses.append("one flipped bit that explains it")
+        return witnesses
+
+    def _promised_beyond(self, stopped: Damage) -> bool:
+        offset = stopped.offset + 8
+        while header := find_block(self._file, offset, self._size, self._seed, stopped.first):
+            if header.durable_sequence > stopped.first:
+                return True
+            offset = header.end
+        return False
+
+    def _one_bit_explains(self, offset: int) -> bool:
+        start = self._file.pread(HEADER_BYTES, offset)
+        if len(start) < HEADER_BYTES:
+            return False
+        header = self._header(offset, start)
+        if header is None:
+            batch_count = int.from_bytes(start[12:16], "little")
+            directory_end = min(HEADER_BYTES + batch_count * ENTRY_BYTES, self._size - offset, _FLIP_SEARCH_BYTES_MAX)
+            buffer = self._file.pread(max(HEADER_BYTES + ENTRY_BYTES, directory_end), offset)
+            if header_differs_by_one_bit(buffer, self._seed):
+                return True
+            directory = buffer[HEADER_BYTES:directory_end]
+            crc = crc32c(directory, crc32c(buffer[: HEADER_BYTES - 4], self._seed))
+            stored = int.from_bytes(buffer[HEADER_BYTES - 4 : HEADER_BYTES], "little")
+            return bool(directory) and flipped_bit(len(directory), crc ^ stored) is not None
+        return self._one_bit_explains_bodies(header)
+
+    def _header(self, offset: int, start: bytes) -> CommitHeader | None:
+        batch_count = int.from_bytes(start[12:16], "little")
+        length = HEADER_BYTES + batch_count * ENTRY_BYTES
+        if length > self._size - offset:
+            return None
+        try:
+            return decode_header(self._file.pread(length, offset), 0, offset, self._seed)
+        except CorruptLog:
+            return None
+
+    def _one_bit_explains_bodies(self, header: CommitHeader) -> bool:
+        if header.length > _FLIP_SEARCH_BYTES_MAX:
+            return False
+        content = self._file.pread(header.end - header.offset, header.offset)
+        if any(
+            not any(content[sector : sector + _SECTOR_BYTES])
+            for sector in range(-header.offset % _SECTOR_BYTES, len(content) - _SECTOR_BYTES + 1, _SECTOR_BYTES)
+        ):
+            return False  # a sector that is missing explains it better
+        wrong = []
+        for batch in decode_directory(content, 0, header):
+            body = content[batch.body_offset : batch.body_offset + batch.body_bytes]
+            difference = crc32c(body) ^ batch.body_crc
+            if difference:
+                wrong.append((len(body), difference))
+        padding = content[HEADER_BYTES + header.length :]
+        if not wrong:
+            return sum(byte.bit_count() for byte in padding) == 1
+        return len(wrong) == 1 and not any(padding) and flipped_bit(*wrong[0]) is not None
+
+    def _nonzero_end(self, start: int) -> int:
+        """End of the last nonzero byte at or after `start`; `start` where all is zero."""
+        found = start
+        offset = start
+        while offset < self._size and (piece := self._file.pread(_PIECE_BYTES, offset)):
+            stripped = piece.rstrip(b"\0")
+            if stripped:
+                found = offset + len(stripped)
+            offset += len(piece)
+        return found

@@ -1,0 +1,209 @@
+"""Stepping through the blocks of one segment, verifying each.
+
+Owns the loop that every reader, the recovery and the tools share: read large pieces, verify header checksum, chain,
+order and padding, and where a block does not check out find the next one that does. Batch bodies are verified when
+they are asked for, because a reader of one shard has no business with the others'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from shardlog.errors import CorruptLog, UnsupportedVersion
+from shardlog.files.protocol import File
+from shardlog.format.commit import (
+    ALIGNMENT,
+    ENTRY_BYTES,
+    HEADER_BYTES,
+    LENGTH_MAX,
+    MAGIC_BYTES,
+    Batch,
+    CommitHeader,
+    body_of,
+    decode_directory,
+    decode_header,
+)
+
+PIECE_BYTES: Final = 256 << 10
+_LARGEST_HEADER: Final = HEADER_BYTES + LENGTH_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a segment to step through: `[start, end)`, in a segment of a given seed.
+
+    `previous_crc` None: the chain is taken up at the first block. `next_sequence` is the lowest number that the first
+    block may have; `end_sequence` is the number after the last record of the stretch.
+    """
+
+    start: int
+    end: int
+    seed: int
+    previous_crc: int | None
+    next_sequence: int
+    end_sequence: int
+
+
+class Block:
+    """A block whose header, directory and place in the chain were verified."""
+
+    __slots__ = ("_buffer", "_file", "_position", "header")
+
+    def __init__(self, header: CommitHeader, buffer: bytes, position: int, file: File) -> None:
+        self.header = header
+        self._buffer = buffer
+        self._position = position
+        self._file = file
+
+    def batches(self) -> list[Batch]:
+        """Its directory. Raises CorruptLog."""
+        return decode_directory(self._buffer, self._position, self.header)
+
+    def body(self, batch: Batch) -> bytes:
+        """The body of one of its batches, verified. Raises CorruptLog."""
+        end = self._position + batch.body_offset + batch.body_bytes
+        if end > len(self._buffer):
+            self._buffer = self._file.pread(self.header.end - self.header.offset, self.header.offset)
+            self._position = 0
+        return body_of(self._buffer, self._position, batch)
+
+    def content(self) -> bytes:
+        """A footer's body, which has no directory."""
+        if self._position + HEADER_BYTES + self.header.length > len(self._buffer):
+            self._buffer = self._file.pread(self.header.end - self.header.offset, self.header.offset)
+            self._position = 0
+        start = self._position + HEADER_BYTES
+        return self._buffer[start : start + self.header.length]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Sequence numbers `[first, next)` that cannot be read: bytes `[offset, end)` of a segment do not check out.
+
+    `shard` is the number of the only shard concerned, None where it may be any.
+    """
+
+    first: int
+    next: int
+    offset: int
+    end: int
+    reason: str
+    shard: int | None = None
+
+
+def walk(file: File, span: Span, *, bodies: bool) -> Iterator[Block | Damage]:
+    """The blocks of a span in order, and what lies between them where something does not check out.
+
+    `bodies` says whether the caller will ask for bodies, so that they are read together with the headers.
+    Raises UnsupportedVersion.
+    """
+    start, previous_crc, next_sequence = span.start, span.previous_crc, span.next_sequence
+    while True:
+        steps = _Steps(file, start, span.end, span.seed, previous_crc, next_sequence, bodies)
+        try:
+            yield from steps
+            return
+        except CorruptLog as error:
+            offset, reason = steps.offset, str(error)
+            next_sequence = steps.next_sequence
+        found = find_block(file, offset + ALIGNMENT, span.end, span.seed, next_sequence)
+        yield Damage(
+            next_sequence,
+            found.first_sequence if found else span.end_sequence,
+            offset,
+            found.offset if found else span.end,
+            reason,
+        )
+        if found is None:
+            return
+        start, previous_crc, next_sequence = found.offset, None, found.first_sequence
+
+
+class _Steps:
+    """Iterates over blocks up to the first that does not check out, and knows where that is."""
+
+    def __init__(
+        self, file: File, start: int, end: int, seed: int, previous_crc: int | None, next_sequence: int, bodies: bool
+    ) -> None:
+        self.offset = start
+        self.next_sequence = next_sequence
+        self._file = file
+        self._end = end
+        self._seed = seed
+        self._previous_crc = previous_crc
+        self._bodies = bodies
+
+    def __iter__(self) -> Iterator[Block]:
+        buffer = b""
+        position = 0
+        while self.offset < self._end:
+            header = decode_header(buffer, position, self.offset, self._seed) if position < len(buffer) else None
+            if header is None or (self._bodies and position + header.end - self.offset > len(buffer)):
+                buffer, position = self._read(header), 0
+                header = decode_header(buffer, 0, self.offset, self._seed)
+                if header is None:
+                    raise CorruptLog(f"expected a block, found the end at {self.offset + len(buffer)}")
+            self._check(header, buffer, position)
+            yield Block(header, buffer, position, self._file)
+            position += header.end - self.offset
+            self.offset = header.end
+            self.next_sequence = header.next_sequence
+            self._previous_crc = header.crc
+
+    def _read(self, header: CommitHeader | None) -> bytes:
+        room = self._end - self.offset
+        length = PIECE_BYTES if header is None else max(PIECE_BYTES, header.end - header.offset)
+        buffer = self._file.pread(min(length, room), self.offset)
+        if len(buffer) >= HEADER_BYTES:
+            # A directory may be longer than a piece.
+            batch_count = int.from_bytes(buffer[12:16], "little")
+            needed = HEADER_BYTES + batch_count * ENTRY_BYTES
+            if len(buffer) < needed <= min(room, _LARGEST_HEADER) and buffer.startswith(MAGIC_BYTES):
+                buffer = self._file.pread(needed, self.offset)
+        return buffer
+
+    def _check(self, header: CommitHeader, buffer: bytes, position: int) -> None:
+        if header.end > self._end:
+            raise CorruptLog(f"expected a block that ends by {self._end}, found one that ends at {header.end}")
+        if self._previous_crc is not None and header.previous_crc != self._previous_crc:
+            raise CorruptLog(
+                f"expected a block that continues {self._previous_crc:#010x}, found {header.previous_crc:#010x}"
+            )
+        if header.first_sequence < self.next_sequence:
+            raise CorruptLog(f"expected a sequence number from {self.next_sequence}, found {header.first_sequence}")
+        padding_start = position + HEADER_BYTES + header.length
+        if any(buffer[padding_start : position + header.end - header.offset]):
+            raise CorruptLog("expected zeros in the padding of a block")
+
+
+def find_block(file: File, start: int, end: int, seed: int, next_sequence: int) -> CommitHeader | None:
+    """The first header at or after `start` that checks out by itself and does not go back in sequence numbers."""
+    offset = -(-start // ALIGNMENT) * ALIGNMENT
+    while offset < end:
+        piece = file.pread(min(PIECE_BYTES, end - offset), offset)
+        if not piece:
+            return None
+        position = piece.find(MAGIC_BYTES)
+        while position >= 0:
+            found = offset + position
+            if found % ALIGNMENT == 0 and (header := _header_at(file, found, end, seed)):
+                if header.first_sequence >= next_sequence and header.end <= end:
+                    return header
+            position = piece.find(MAGIC_BYTES, position + 1)
+        # Aligned starts cannot straddle pieces: pieces are a multiple of the alignment.
+        offset += PIECE_BYTES
+    return None
+
+
+def _header_at(file: File, offset: int, end: int, seed: int) -> CommitHeader | None:
+    start = file.pread(HEADER_BYTES, offset)
+    batch_count = int.from_bytes(start[12:16], "little")
+    length = HEADER_BYTES + batch_count * ENTRY_BYTES
+    if length > min(end - offset, _LARGEST_HEADER):
+        return None
+    try:
+        return decode_header(file.pread(length, offset), 0, offset, seed)
+    except (CorruptLog, UnsupportedVersion):
+        return None

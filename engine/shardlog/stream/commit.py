@@ -1,0 +1,365 @@
+"""Group commit: many appends become one durable block.
+
+There is no background thread. An append puts its request into the pending list and takes the commit lock; who finds its
+request committed by then returns, who does not is the leader and commits all that is pending. The index's write
+transaction is the lock between processes. Steps, in this order and visible below: reserve (index rows put, so that a
+full map shows before anything is written), write, sync, publish (the transaction commits), acknowledge.
+
+Failing schedules that the odd-looking parts close:
+- A failed commit whose bytes reached the disk must not reappear: its header is zeroed and synced before anybody else
+  may write.
+- After a failed sync nobody knows what is on disk, and a later sync of the same descriptor may succeed without having
+  written anything: the tail is marked MUST_ROLL before the lock is released, the commit's numbers are skipped, and this
+  process appends no more.
+- The index's own commit may fail (its disk is full) after the block is durable; the lock is gone by then. The block is
+  zeroed only if nobody has appended since.
+- A leader may be interrupted anywhere: whether its requests were committed is told by the transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import Final
+
+from shardlog.clock import Clock
+from shardlog.errors import Closed, InvalidArgument, ShardlogError, StorageFailed, StreamDisabled
+from shardlog.files.protocol import Site
+from shardlog.format import control
+from shardlog.format.commit import CONTROL_SHARD, HEADER_BYTES, encode_block, encode_entry
+from shardlog.format.control import Control, encode_controls
+from shardlog.format.segment import SparsePosition
+from shardlog.index.environment import Index, IndexWrite
+from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
+from shardlog.log.mark_file import MarkFile
+from shardlog.log.recovery import INDEX_STRIDE_BYTES, add_counts
+from shardlog.log.writer import ActiveSegment
+from shardlog.model import Appended
+from shardlog.options import APPEND_BYTES_MAX, PRODUCERS_MAX
+from shardlog.stream.append import Request, Router, encode_request
+from shardlog.stream.rolling import Roller, mark_of
+from shardlog.stream.state import StreamState, decode_state, encode_state, fold
+
+COMMITS_PER_READER_CHECK: Final = 1024
+
+_log = logging.getLogger("shardlog")
+
+
+class _Plan:
+    """What one commit will do: its block, the tail after it, and who gets which numbers."""
+
+    __slots__ = ("block", "counts", "position", "producers", "results", "tail")
+
+    def __init__(self) -> None:
+        self.block = b""
+        self.tail: Tail | None = None
+        self.position: SparsePosition | None = None
+        self.producers: dict[str, int] = {}
+        self.counts: dict[int, tuple[int, int]] = {}
+        self.results: list[tuple[Request, Appended | ShardlogError]] = []
+
+
+class GroupCommit:
+    """Commits what the threads of this process append to one stream."""
+
+    def __init__(self, index: Index, mark: MarkFile, roller: Roller, state: StreamState, clock: Clock) -> None:
+        self.router = Router(state)
+        self._index = index
+        self._mark = mark
+        self._roller = roller
+        self._clock = clock
+        self._synced_commits = state.options.durability == "fsync"
+        self._pending: deque[Request] = deque()
+        self._lock = threading.Lock()
+        self._poison: StorageFailed | None = None
+        self._closed: str | None = None
+        self._commits_since_check = 0
+
+    def append(self, request: Request) -> Appended:
+        """Commit a request, alone or with others; returns when it is durable at the stream's level and published."""
+        encode_request(request, self.router)
+        self._pending.append(request)
+        with self._lock:
+            self._lead_until_done(request)
+        return request.outcome()
+
+    def append_many(self, requests: list[Request]) -> None:
+        """Commit encoded requests together; outcomes are left in them."""
+        self._pending.extend(requests)
+        with self._lock:
+            for request in requests:
+                self._lead_until_done(request)
+
+    def close_stream(self) -> None:
+        """Commit the control record after which the stream takes no more records. Raises StreamDisabled if it did."""
+        with self._lock:
+            self._commit([], [{"kind": control.CLOSE, "at_us": self._clock.wall_us()}])
+
+    def sync(self) -> None:
+        """Make durable what was appended. Under level "fsync" it is already."""
+        if self._synced_commits:
+            return
+        with self._lock:
+            self._check_usable()
+            try:
+                self._roller.sync()
+            except StorageFailed as error:
+                self._poison = error
+                raise
+
+    def close(self, reason: str) -> None:
+        """Refuse what comes from now on; waits for a commit under way."""
+        with self._lock:
+            self._closed = reason
+
+    def abandon(self, reason: str) -> None:
+        """The same in a forked child, where a lock may be held by a thread that does not exist."""
+        self._lock = threading.Lock()
+        self._pending.clear()
+        self._closed = reason
+
+    def _lead_until_done(self, request: Request) -> None:
+        while not request.is_done:
+            taken = self._take()
+            try:
+                self._commit(taken, [])
+            except Exception as error:  # noqa: BLE001 - every request gets its outcome
+                for waiting in taken:
+                    if not waiting.is_done:
+                        waiting.error = error
+            except BaseException:
+                # Interrupted before anything was published: the others' requests wait for another leader.
+                self._pending.extendleft(
+                    waiting for waiting in reversed(taken) if not waiting.is_done and waiting is not request
+                )
+                raise
+
+    def _take(self) -> list[Request]:
+        taken: list[Request] = []
+        size = 0
+        while self._pending and (not taken or size + self._pending[0].body_bytes <= APPEND_BYTES_MAX):
+            request = self._pending.popleft()
+            size += request.body_bytes
+            taken.append(request)
+        return taken
+
+    def _check_usable(self) -> None:
+        if self._closed is not None:
+            raise Closed(self._closed)
+        if self._poison is not None:
+            raise StorageFailed(
+                f"an earlier sync of this stream failed ({self._poison}); close it and open it again to append"
+            )
+
+    def _commit(self, requests: list[Request], controls: list[Control]) -> None:
+        self._check_usable()
+        needed = 0
+        while True:
+            if needed:
+                self._roll(needed)
+            with self._index.write() as transaction:
+                tail = transaction.tail()
+                if tail.flags & CLOSED:
+                    raise StreamDisabled(f"stream {self.router.state.name} is disabled: it takes no more records")
+                self._follow_state(transaction, tail, requests)
+                plan = self._plan(transaction, tail, requests, controls)
+                if plan.tail is not None and self._roller.must_roll(tail, self.router.state.options, len(plan.block)):
+                    needed = len(plan.block)
+                    continue
+                if plan.tail is not None:
+                    self._write_and_publish(transaction, tail, plan)
+            break
+        self._acknowledge(plan)
+
+    def _roll(self, needed: int) -> None:
+        try:
+            self._roller.roll(needed)
+        except StorageFailed as error:
+            self._poison = error
+            raise
+
+    def _follow_state(self, transaction: IndexWrite, tail: Tail, requests: list[Request]) -> None:
+        """Take up the state that another process committed, and route again what was routed by an older one."""
+        if tail.state_version != self.router.state.version:
+            self.router = Router(decode_state(transaction.state()).state)
+        for request in requests:
+            if request.state_version != tail.state_version:
+                encode_request(request, self.router)
+
+    def _plan(self, transaction: IndexWrite, tail: Tail, requests: list[Request], controls: list[Control]) -> _Plan:
+        plan = _Plan()
+        entries: list[bytes] = []
+        bodies: list[bytes] = []
+        sequence = tail.next_sequence
+        for request in requests:
+            refusal = self._settle_producer(transaction, plan.producers, request)
+            if refusal is not None:
+                plan.results.append((request, refusal))
+                continue
+            firsts = []
+            for batch in request.batches:
+                firsts.append(sequence)
+                sequence += len(batch.positions)
+                entries.append(batch.entry)
+                bodies.append(batch.body)
+                plan.counts[batch.shard] = add_counts(
+                    plan.counts.get(batch.shard), len(batch.positions), len(batch.body)
+                )
+            plan.results.append((request, Appended(request.sequences(firsts) if firsts else [], False)))
+        records = sequence - tail.next_sequence
+        controls = controls + [
+            {"kind": control.POSITION, "producer": producer, "position": position}
+            for producer, position in plan.producers.items()
+        ]
+        if controls:
+            body = encode_controls(controls)
+            entries.append(encode_entry(CONTROL_SHARD, len(controls), body))
+            bodies.append(body)
+        if entries:
+            self._plan_block(transaction, tail, plan, entries, bodies, records, sequence, controls)
+        return plan
+
+    def _plan_block(
+        self,
+        transaction: IndexWrite,
+        tail: Tail,
+        plan: _Plan,
+        entries: list[bytes],
+        bodies: list[bytes],
+        records: int,
+        control_sequence: int,
+        controls: list[Control],
+    ) -> None:
+        timestamp_us = max(self._clock.wall_us(), tail.timestamp_us)
+        next_sequence = control_sequence + len(controls)
+        plan.block, crc = encode_block(
+            entries,
+            bodies,
+            seed=self._roller.seed_of(tail.segment_id),
+            record_count=next_sequence - tail.next_sequence,
+            first_sequence=tail.next_sequence,
+            durable_sequence=tail.durable_sequence,
+            records_before=tail.records,
+            timestamp_us=timestamp_us,
+            previous_crc=tail.last_crc,
+        )
+        indexed_offset = tail.indexed_offset
+        if not indexed_offset or tail.offset - indexed_offset >= INDEX_STRIDE_BYTES:
+            plan.position = SparsePosition(tail.next_sequence, tail.offset, timestamp_us, tail.records)
+            indexed_offset = tail.offset
+        state = fold(self.router.state, enumerate(controls, control_sequence)) if controls else self.router.state
+        if state.version != tail.state_version:
+            transaction.put_state(encode_state(state))
+        plan.tail = tail._replace(
+            flags=tail.flags | (CLOSED if state.closed else 0),
+            offset=tail.offset + len(plan.block),
+            next_sequence=next_sequence,
+            durable_sequence=next_sequence if self._synced_commits else tail.durable_sequence,
+            records=tail.records + records,
+            commits=tail.commits + 1,
+            last_crc=crc,
+            timestamp_us=timestamp_us,
+            indexed_offset=indexed_offset,
+            state_version=state.version,
+        )
+
+    def _settle_producer(
+        self, transaction: IndexWrite, advanced: dict[str, int], request: Request
+    ) -> Appended | ShardlogError | None:
+        """The outcome of a request that appends nothing; else None, its producer's position noted in `advanced`."""
+        if request.producer is None:
+            return None if request.batches else Appended([], False)
+        producer, position = request.producer
+        last = advanced.get(producer)
+        if last is None:
+            last = transaction.producer_position(producer)
+        if last is not None and position <= last:
+            return Appended([], True)
+        if last is None and len(transaction.producers()) + len(advanced) >= PRODUCERS_MAX:
+            return InvalidArgument(f"producer {producer!r}: the stream has {PRODUCERS_MAX} producers already, the most")
+        advanced[producer] = position
+        return None
+
+    def _write_and_publish(self, transaction: IndexWrite, before: Tail, plan: _Plan) -> None:
+        after = plan.tail
+        assert after is not None
+        segment = self._roller.active(before)
+        rows = transaction.tentative()
+        is_written = False
+        try:
+            self._reserve(rows, plan, after)
+            if not self._synced_commits and before.durable_sequence == before.next_sequence:
+                self._mark.set_unsynced(True)
+            segment.write(plan.block, before.offset)
+            is_written = True
+            if self._synced_commits:
+                segment.sync(Site.COMMIT)
+            rows.commit()
+            transaction.commit()
+        except BaseException as error:
+            if not transaction.is_finished():
+                rows.abort()
+                sync_failed = is_written and isinstance(error, StorageFailed)
+                self._withdraw(transaction, segment, before, after, sync_failed)
+                raise
+            if isinstance(error, ShardlogError):
+                self._withdraw_unlocked(before, error)
+                raise
+            self._acknowledge(plan)  # interrupted, but published
+            raise
+
+    @staticmethod
+    def _reserve(rows: IndexWrite, plan: _Plan, after: Tail) -> None:
+        if plan.position:
+            rows.put_positions([plan.position])
+        if plan.producers:
+            rows.put_producers(plan.producers.items())
+        rows.add_counts(plan.counts)
+        rows.put_tail(after)
+
+    def _withdraw(
+        self, transaction: IndexWrite, segment: ActiveSegment, before: Tail, after: Tail, sync_failed: bool
+    ) -> None:
+        """Make sure that a block which was not published cannot reappear; the lock is still held."""
+        try:
+            if not sync_failed:
+                segment.cancel(before.offset)
+                return
+            segment.write(bytes(HEADER_BYTES), before.offset)
+        except ShardlogError as error:
+            _log.error("a failed commit could not be cancelled: %s", error)
+        self._poison = StorageFailed("the outcome of the last commit is unknown")
+        transaction.put_tail(
+            before._replace(
+                flags=before.flags | MUST_ROLL, next_sequence=after.next_sequence, commits=before.commits + 1
+            )
+        )
+        transaction.commit()
+
+    def _withdraw_unlocked(self, before: Tail, cause: ShardlogError) -> None:
+        """The same after the index could not publish, and gave up its lock: unless somebody has appended since."""
+        try:
+            with self._index.write() as transaction:
+                if transaction.tail().commits == before.commits:
+                    self._roller.active(before).cancel(before.offset)
+        except ShardlogError as error:
+            self._poison = StorageFailed(f"the outcome of the last commit is unknown: {error}")
+            raise self._poison from cause
+
+    def _acknowledge(self, plan: _Plan) -> None:
+        for request, outcome in plan.results:
+            if isinstance(outcome, ShardlogError):
+                request.error = outcome
+            else:
+                request.result = outcome
+        if plan.tail is None:
+            return
+        if self._synced_commits:
+            self._mark.write(mark_of(plan.tail))
+        else:
+            self._mark.ring()
+        self._commits_since_check += 1
+        if self._commits_since_check >= COMMITS_PER_READER_CHECK:
+            self._commits_since_check = 0
+            self._index.check_readers()

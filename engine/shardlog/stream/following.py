@@ -1,0 +1,143 @@
+"""Reading the whole stream, or one shard, from a position to another, and on as records come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
+from itertools import chain
+from typing import Literal
+
+from shardlog.errors import InvalidArgument, TrimmedData
+from shardlog.format.record import Record
+from shardlog.model import Gap
+from shardlog.stream.open_stream import OpenStream
+from shardlog.stream.reading import SegmentDamage
+
+Position = int | datetime | Literal["TRIM_HORIZON", "LATEST"]
+OnDamage = Literal["raise", "gap"]
+Batch = list[Record] | list[Gap]
+
+
+class Reading:
+    """One call of `read`: where it is, where it ends, and how long it waits. Positions are settled when it is made.
+
+    `check_open` raises Closed when whoever reads was closed. Raises InvalidArgument, TrimmedData, ShardNotFound.
+    """
+
+    def __init__(
+        self,
+        stream: OpenStream,
+        check_open: Callable[[], None],
+        start: Position,
+        *,
+        stop: Position | None,
+        shard_id: str | None,
+        follow: bool,
+        timeout: float | None,
+        on_damage: OnDamage,
+    ) -> None:
+        if on_damage not in ("raise", "gap"):
+            raise InvalidArgument(f"on_damage: expected 'raise' or 'gap', found {on_damage!r}")
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+            raise InvalidArgument(f"timeout: expected None or seconds, found {timeout!r}")
+        self._stream = stream
+        self._check_open = check_open
+        first = _resolve(stream, start, "start")
+        self._stop = None if stop is None else _resolve(stream, stop, "stop")
+        horizon = stream.tail().trim_horizon
+        if first < horizon:
+            raise TrimmedData(f"start: sequence number {first} lies before the trim horizon {horizon}")
+        shard = None if shard_id is None else stream.state().shard(shard_id)
+        self._shard_id = shard_id
+        self._reader = stream.reader(first, shard.number if shard else None)
+        self._follow = follow
+        self._timeout = timeout
+        self._raises = on_damage == "raise"
+
+    def records(self) -> Iterator[Record | Gap]:
+        """The records, one by one. An iterator in C over lists: nothing of ours runs per record."""
+        return chain.from_iterable(self.batches())
+
+    def batches(self) -> Iterator[Batch]:
+        """The records in non-empty lists."""
+        watch = self._stream.watch
+        quiet_since = time.monotonic()
+        while True:
+            turn = watch.turn() if self._follow else 0
+            for batch in self._published():
+                yield batch
+                quiet_since = time.monotonic()
+            if not self._follow or self._is_finished():
+                return
+            remaining = None if self._timeout is None else quiet_since + self._timeout - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                return
+            watch.wait(turn, remaining)
+            self._check_open()
+
+    async def batches_async(self) -> AsyncIterator[Batch]:
+        """The same for asyncio; reading runs in a thread, waiting takes none."""
+        watch = self._stream.watch
+        loop = asyncio.get_running_loop()
+        written = asyncio.Event()
+
+        def announce() -> None:
+            loop.call_soon_threadsafe(written.set)
+
+        watch.add_callback(announce)
+        try:
+            while True:
+                if self._follow:
+                    watch.turn()
+                written.clear()
+                batches = self._published()
+                while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                    yield batch
+                if not self._follow or self._is_finished():
+                    return
+                try:
+                    await asyncio.wait_for(written.wait(), self._timeout)
+                except TimeoutError:
+                    return
+                self._check_open()
+        finally:
+            watch.remove_callback(announce)
+
+    def _published(self) -> Iterator[Batch]:
+        """What is published now and was not read yet. Damage raises, or becomes a Gap."""
+        for batch in self._reader.batches(self._stream.tail(), self._stop):
+            if not isinstance(batch, SegmentDamage):
+                yield batch
+            elif self._raises:
+                raise batch.error()
+            else:
+                damage = batch.damage
+                yield [Gap(damage.first, damage.next, damage.reason, batch.segment, damage.offset)]
+            self._check_open()
+
+    def _is_finished(self) -> bool:
+        position = self._reader.cursor.next_sequence
+        if self._stop is not None and position >= self._stop:
+            return True
+        if self._shard_id is None:
+            state = self._stream.state()
+            return state.closed and position >= self._stream.tail().next_sequence
+        end = self._stream.state().shard(self._shard_id).end_sequence
+        return end is not None and position >= end
+
+
+def _resolve(stream: OpenStream, position: Position, name: str) -> int:
+    """The sequence number of a position."""
+    if position == "TRIM_HORIZON":
+        return stream.tail().trim_horizon
+    if position == "LATEST":
+        return stream.tail().next_sequence
+    if isinstance(position, datetime) and position.tzinfo is not None:
+        return stream.sequence_at(position)
+    if type(position) is int and position >= 0:
+        return max(position, 1)
+    raise InvalidArgument(
+        f"{name}: expected TRIM_HORIZON, LATEST, a sequence number or an aware datetime, found {position!r}"
+    )

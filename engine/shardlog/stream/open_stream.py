@@ -1,0 +1,240 @@
+"""One stream's directory, open in this process: the parts put together, and shared by whoever opens it again.
+
+LMDB allows an environment to be open once per process, so a directory that is open to write, or in use by others, has
+one `OpenStream` here, counted by its users. A fork leaves the child with locks and an LMDB environment that are not
+its own: every `OpenStream` that it inherited is closed there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from shardlog.clock import Clock, datetime_of, wall_us_of
+from shardlog.errors import Closed
+from shardlog.files.protocol import Files
+from shardlog.files.watch import Watch
+from shardlog.format import names
+from shardlog.index.tail import Tail
+from shardlog.log.segments import Segments
+from shardlog.model import Statistics
+from shardlog.stream.commit import GroupCommit
+from shardlog.stream.opening import OpenedStream, open_to_read, open_to_write
+from shardlog.stream.reading import BatchReader, Cursor, SegmentDamage
+from shardlog.stream.rolling import Roller, mark_of
+from shardlog.stream.state import StreamState, decode_state
+
+_EVENT_PREFIX_DIGITS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is injected, and how long to wait for locks."""
+
+    files: Files
+    clock: Clock
+    lock_timeout: float
+
+
+class OpenStream:
+    """A stream's parts. Its public face is `api.Stream`."""
+
+    def __init__(self, path: str, opened: OpenedStream, surroundings: Surroundings) -> None:
+        self.path = path
+        self.clock = surroundings.clock
+        self.index = opened.index
+        self.damage = opened.damage
+        self.stream_uuid = opened.stream_uuid
+        self.is_private = opened.private_index is not None
+        log_path = f"{path}/{names.LOG}"
+        self.segments = Segments(surroundings.files, log_path, opened.stream_uuid)
+        self.watch = Watch(f"{path}/{names.MARK}")
+        self._opened = opened
+        self._state = decode_state(self.index.state()[0]).state
+        self._roller = Roller(surroundings.files, log_path, self.index, opened.mark, self.segments, surroundings.clock)
+        self.commits = GroupCommit(self.index, opened.mark, self._roller, self._state, surroundings.clock)
+        self._event_prefix = self.stream_uuid.hex()[:_EVENT_PREFIX_DIGITS]
+        self._closed = False
+
+    def state(self) -> StreamState:
+        """The stream's state as published now. Raises Closed."""
+        self.check_open()
+        if self.index.tail().state_version != self._state.version:
+            self._state = decode_state(self.index.state()[0]).state
+        return self._state
+
+    def tail(self) -> Tail:
+        """The tail as published now. Raises Closed."""
+        self.check_open()
+        return self.index.tail()
+
+    def check_open(self) -> None:
+        """Raise Closed if it is."""
+        if self._closed:
+            raise Closed(f"{self.path}: the stream was closed, or inherited through a fork")
+
+    def reader(self, sequence: int, shard: int | None) -> BatchReader:
+        """Reads batches from a sequence number on."""
+        cursor = Cursor(self.index, self.segments, sequence)
+        return BatchReader(cursor, self._shard_id_of, self._event_prefix, shard)
+
+    def sequence_at(self, moment: datetime) -> int:
+        """The sequence number of the first record that was appended at a time or later."""
+        wanted_us = wall_us_of(moment)
+        tail = self.tail()
+        if wanted_us > tail.timestamp_us:
+            return tail.next_sequence
+        start = max(tail.trim_horizon, self._segment_before(wanted_us))
+        for item in Cursor(self.index, self.segments, start).blocks(tail):
+            if not isinstance(item, SegmentDamage) and item.header.timestamp_us >= wanted_us:
+                return max(item.header.first_sequence, tail.trim_horizon)
+        return tail.next_sequence
+
+    def statistics(self) -> Statistics:
+        """Figures of the whole stream."""
+        tail = self.tail()
+        segments = self.index.segments()
+        space = sum(self.segments.file(*segment).allocated_bytes() for segment in segments)
+        first_us = next(
+            (
+                item.header.timestamp_us
+                for item in Cursor(self.index, self.segments, tail.trim_horizon).blocks(tail)
+                if not isinstance(item, SegmentDamage)
+            ),
+            None,
+        )
+        return Statistics(
+            records=tail.records - self._records_before(segments[0].first_sequence, segments[0].segment_id),
+            segments=len(segments),
+            bytes=space,
+            trim_horizon=tail.trim_horizon,
+            next_sequence=tail.next_sequence,
+            durable_sequence=tail.durable_sequence,
+            first_time=None if first_us is None else datetime_of(first_us),
+            last_time=None if first_us is None else datetime_of(tail.timestamp_us),
+        )
+
+    def close(self) -> None:
+        """Make durable what was appended, end what waits, give up the locks; twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        self.watch.close()
+        try:
+            self._settle()
+        finally:
+            self.commits.close(f"{self.path}: the stream was closed")
+            self._roller.close()
+            self.segments.close()
+            self._opened.close()
+
+    def abandon(self) -> None:
+        """Close in a forked child, without touching what belongs to the parent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.watch.abandon()
+        self.commits.abandon(f"{self.path}: the stream was inherited through a fork; open it in this process")
+        self.index.abandon()
+        self._roller.close()
+        self.segments.close()
+        self._opened.mark.close()
+        if self._opened.lock is not None:
+            self._opened.lock.close()
+
+    def _settle(self) -> None:
+        if self.is_private:
+            return
+        self.commits.sync()
+        tail = self.index.tail()
+        if tail.durable_sequence == tail.next_sequence:
+            self._opened.mark.write(mark_of(tail))
+        self._opened.mark.sync()
+
+    def _shard_id_of(self, number: int) -> str:
+        shard = self._state.by_number.get(number) or self.state().by_number[number]
+        return shard.shard_id
+
+    def _segment_before(self, wanted_us: int) -> int:
+        """First sequence number of the last segment whose commits before it are all older."""
+        segments = self.index.segments()
+        low, high = 0, len(segments) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.segments.header(*segments[middle]).timestamp_before_us < wanted_us:
+                low = middle
+            else:
+                high = middle - 1
+        return segments[low].first_sequence
+
+    def _records_before(self, first_sequence: int, segment_id: int) -> int:
+        return self.segments.header(first_sequence, segment_id).records_before
+
+
+class _Registry:
+    """The streams that this process has open, by directory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shared: dict[str, tuple[OpenStream, int]] = {}
+        self._all: weakref.WeakSet[OpenStream] = weakref.WeakSet()
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def acquire(self, path: str, read_only: bool, surroundings: Surroundings) -> OpenStream:
+        path = os.path.realpath(path)
+        with self._lock:
+            shared = self._shared.get(path)
+            if shared is not None:
+                self._shared[path] = (shared[0], shared[1] + 1)
+                return shared[0]
+            open_directory = open_to_read if read_only else open_to_write
+            opened = open_directory(surroundings.files, path, surroundings.lock_timeout)
+            try:
+                stream = OpenStream(path, opened, surroundings)
+            except BaseException:
+                opened.close()
+                raise
+            self._all.add(stream)
+            if not stream.is_private:
+                self._shared[path] = (stream, 1)
+            return stream
+
+    def release(self, stream: OpenStream) -> None:
+        with self._lock:
+            shared = self._shared.get(stream.path)
+            if shared is not None and shared[0] is stream:
+                if shared[1] > 1:
+                    self._shared[stream.path] = (stream, shared[1] - 1)
+                    return
+                del self._shared[stream.path]
+            stream.close()
+
+    def evict(self, path: str) -> None:
+        """Close a directory's stream whoever uses it: the directory is going away."""
+        with self._lock:
+            shared = self._shared.pop(os.path.realpath(path), None)
+        if shared is not None:
+            shared[0].close()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._shared.clear()
+        for stream in list(self._all):
+            stream.abandon()
+
+
+_registry: _Registry | None = None
+_registry_lock = threading.Lock()
+
+
+def registry() -> _Registry:
+    """The process's registry, made when first needed."""
+    global _registry
+    with _registry_lock:
+        if _registry is None:
+            _registry = _Registry()
+        return _registry

@@ -1,0 +1,233 @@
+"""Reading: from a sequence number to batches of records, over segments, under one tail.
+
+Readers never lock. A position is a sequence number; the index and the footers say where to start stepping. No byte
+beyond the tail that it was read under is kept, because a killed writer's bytes may be overwritten there. A `Cursor`
+remembers where it stopped, so that following a stream does not search again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from shardlog.errors import CorruptLog, TrimmedData
+from shardlog.format import names
+from shardlog.format.commit import CONTROL_SHARD, Batch
+from shardlog.format.record import BatchContext, Record, decode_batch
+from shardlog.index.environment import Index, SegmentName
+from shardlog.index.tail import Tail
+from shardlog.log.segments import Segments
+from shardlog.log.walk import Block, Damage, Span, walk
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDamage:
+    """`Damage` and the segment that it is in."""
+
+    segment: str
+    damage: Damage
+
+    def error(self) -> CorruptLog:
+        """The error that a reader raises for it."""
+        damage = self.damage
+        return CorruptLog(
+            f"{self.segment} at {damage.offset}: {damage.reason}; sequence numbers {damage.first} to {damage.next} "
+            "(exclusive) cannot be read",
+            segment=self.segment,
+            offset=damage.offset,
+            sequences=(damage.first, damage.next),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where to go on stepping: in which segment, at which offset, continuing which block."""
+
+    segment: SegmentName
+    offset: int
+    previous_crc: int | None
+    next_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a sealed segment ends. `last_crc` None: its successor does not tell."""
+
+    offset: int
+    next_sequence: int
+    last_crc: int | None
+
+
+class Cursor:
+    """A reader's place in the log. `next_sequence` is the first number that it has not passed."""
+
+    def __init__(self, index: Index, segments: Segments, sequence: int) -> None:
+        self.next_sequence = sequence
+        self._index = index
+        self._segments = segments
+        self._place: _Place | None = None
+
+    def blocks(self, tail: Tail) -> Iterator[Block | SegmentDamage]:
+        """The blocks up to the tail that hold numbers from `next_sequence` on, and what cannot be read."""
+        if self._place is None:
+            self._place = self._locate(tail)
+        while True:
+            place = self._place
+            segment = place.segment
+            if segment.segment_id == tail.segment_id:
+                yield from self._step(place, tail.offset, tail.next_sequence)
+                self.next_sequence = max(self.next_sequence, tail.next_sequence)
+                return
+            successor = self._index.segment_after(segment.first_sequence)
+            if successor is None:
+                return  # rolled away since the tail was read, and not there yet: the next tail will tell
+            end = self._end_of(segment, successor)
+            yield from self._step(place, end.offset, end.next_sequence)
+            missing = self._missing(end, successor)
+            self.next_sequence = max(self.next_sequence, successor.first_sequence)
+            self._place = self._start_of(successor)
+            if missing:
+                yield missing
+
+    def _locate(self, tail: Tail) -> _Place:
+        sequence = min(self.next_sequence, tail.next_sequence)
+        if sequence >= tail.segment_first:
+            segment = SegmentName(tail.segment_first, tail.segment_id)
+            position = self._index.position_at(sequence)
+            if position and tail.segment_first <= position.first_sequence < tail.next_sequence:
+                return _Place(segment, position.offset, None, position.first_sequence)
+            return self._start_of(segment)
+        found = self._index.segment_at(sequence)
+        if found is None:
+            raise TrimmedData(f"sequence number {sequence} lies before the first segment")
+        footer = self._segments.footer(*found)
+        if footer and footer.positions:
+            row = bisect_right(footer.positions, sequence, key=lambda row: row.first_sequence) - 1
+            if row >= 0:
+                position = footer.positions[row]
+                return _Place(found, position.offset, None, position.first_sequence)
+        return self._start_of(found)
+
+    def _start_of(self, segment: SegmentName) -> _Place:
+        try:
+            header = self._segments.header(*segment)
+        except CorruptLog:
+            return _Place(segment, 0, None, segment.first_sequence)  # its blocks are searched for
+        return _Place(segment, header.header_bytes, header.crc, segment.first_sequence)
+
+    def _end_of(self, segment: SegmentName, successor: SegmentName) -> _End:
+        try:
+            predecessor = self._segments.header(*successor).predecessor
+            if predecessor.segment_id == segment.segment_id:
+                return _End(predecessor.end, predecessor.next_sequence, predecessor.last_crc)
+        except CorruptLog:
+            pass
+        offset = self._segments.footer_offset(*segment)
+        if offset is None:
+            offset = self._segments.file(*segment).data_end()
+        return _End(offset, successor.first_sequence, None)
+
+    def _missing(self, end: _End, successor: SegmentName) -> SegmentDamage | None:
+        """What should have come before the successor and did not."""
+        assert self._place is not None
+        if end.last_crc is not None:
+            is_complete = self._place.previous_crc in (None, end.last_crc)
+        else:
+            is_complete = self.next_sequence >= successor.first_sequence
+        if is_complete or self.next_sequence >= end.next_sequence:
+            return None
+        damage = Damage(self.next_sequence, end.next_sequence, 0, 0, "what came before this segment is missing")
+        return SegmentDamage(names.segment_name(*successor), damage)
+
+    def _step(self, place: _Place, end: int, end_sequence: int) -> Iterator[Block | SegmentDamage]:
+        segment = place.segment
+        name = names.segment_name(*segment)
+        try:
+            file = self._segments.file(*segment)
+        except TrimmedData:
+            if segment.first_sequence < self._index.tail().trim_horizon:
+                raise
+            yield SegmentDamage(name, Damage(self.next_sequence, end_sequence, 0, 0, "the segment's file is missing"))
+            return
+        span = Span(
+            place.offset, end, self._segments.seed_of(segment.segment_id), place.previous_crc, place.next_sequence,
+            end_sequence,
+        )  # fmt: skip
+        for item in walk(file, span, bodies=True):
+            if isinstance(item, Damage):
+                self._place = _Place(segment, item.end, None, item.next)
+                is_news = item.next > max(item.first, self.next_sequence)
+                self.next_sequence = max(self.next_sequence, item.next)
+                if is_news:
+                    yield SegmentDamage(name, item)
+                continue
+            header = item.header
+            self._place = _Place(segment, header.end, header.crc, header.next_sequence)
+            if header.next_sequence > self.next_sequence:
+                self.next_sequence = header.next_sequence
+                yield item
+
+
+class BatchReader:
+    """Turns blocks into records: all shards in total order, or one."""
+
+    def __init__(self, cursor: Cursor, shard_id_of: Callable[[int], str], event_prefix: str, shard: int | None) -> None:
+        self.cursor = cursor
+        self._shard_id_of = shard_id_of
+        self._event_prefix = event_prefix
+        self._shard = shard
+
+    def batches(
+        self, tail: Tail, stop: int | None, look_bytes_max: int | None = None
+    ) -> Iterator[list[Record] | SegmentDamage]:
+        """Non-empty lists of records from the cursor on, up to the tail and before `stop`, and what cannot be read.
+
+        Stops after looking through `look_bytes_max` of log; `cursor.next_sequence` tells how far it came.
+        """
+        looked = 0
+        first_wanted = self.cursor.next_sequence
+        end = tail.next_sequence if stop is None else min(stop, tail.next_sequence)
+        if first_wanted >= end:
+            return
+        for item in self.cursor.blocks(tail):
+            if isinstance(item, SegmentDamage):
+                if item.damage.first >= end:
+                    return
+                yield item
+                continue
+            if item.header.first_sequence >= end:
+                return
+            looked += item.header.length
+            for batch in item.batches():
+                if batch.shard == CONTROL_SHARD or (self._shard is not None and batch.shard != self._shard):
+                    continue
+                if batch.first_sequence + batch.records <= first_wanted or batch.first_sequence >= end:
+                    continue
+                records = self._decode(item, batch)
+                if not isinstance(records, SegmentDamage) and (
+                    batch.first_sequence < first_wanted or batch.first_sequence + batch.records > end
+                ):
+                    records = [record for record in records if first_wanted <= record.sequence < end]
+                yield records
+            if look_bytes_max is not None and looked >= look_bytes_max:
+                return
+
+    def _decode(self, block: Block, batch: Batch) -> list[Record] | SegmentDamage:
+        header = block.header
+        try:
+            body = block.body(batch)
+            context = BatchContext(self._shard_id_of(batch.shard), header.timestamp_us, self._event_prefix, len(body))
+            return decode_batch(body, batch.records, batch.first_sequence, context)
+        except (CorruptLog, ValueError, KeyError) as error:
+            return SegmentDamage(
+                f"commit {header.first_sequence}",
+                Damage(
+                    batch.first_sequence,
+                    batch.first_sequence + batch.records,
+                    header.offset + batch.body_offset,
+                    header.offset + batch.body_offset + batch.body_bytes,
+                    str(error),
+                    batch.shard,
+                ),
+            )

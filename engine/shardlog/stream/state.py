@@ -1,0 +1,234 @@
+"""A stream's state: what it is, which shards it has, whether it takes records. A frozen value, replaced as a whole.
+
+State is the fold of control records over the snapshot in a segment header. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from shardlog.clock import datetime_of
+from shardlog.errors import CorruptLog, ShardNotFound, UnsupportedVersion
+from shardlog.format import control, names
+from shardlog.format.control import Control
+from shardlog.model import HASH_RANGE_END, ShardDescription, StreamDescription
+from shardlog.options import StreamOptions
+
+Counts = dict[int, tuple[int, int]]
+
+_HASH_BYTES: Final = 16
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard. `end_sequence` None: it is open. `hash_next` is exclusive."""
+
+    number: int
+    created_ms: int
+    parents: tuple[int, ...]
+    hash_first: int
+    hash_next: int
+    first_sequence: int
+    end_sequence: int | None
+
+    @cached_property
+    def shard_id(self) -> str:
+        """Its public id."""
+        return names.shard_id(self.created_ms, self.number)
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """All that a stream is, but for its records and its producers' positions."""
+
+    name: str
+    label: str
+    created_us: int
+    options: StreamOptions
+    shards: tuple[Shard, ...]
+    version: int = 0
+    """Grows with every control record that changes the state."""
+    closed: bool = False
+
+    @cached_property
+    def open_shards(self) -> tuple[Shard, ...]:
+        """Open shards by hash range; they partition the whole range."""
+        return tuple(
+            sorted((shard for shard in self.shards if shard.end_sequence is None), key=lambda shard: shard.hash_first)
+        )
+
+    @cached_property
+    def _first_digests(self) -> list[bytes]:
+        return [shard.hash_first.to_bytes(_HASH_BYTES, "big") for shard in self.open_shards]
+
+    @cached_property
+    def by_number(self) -> dict[int, Shard]:
+        """All shards by number."""
+        return {shard.number: shard for shard in self.shards}
+
+    @cached_property
+    def _by_id(self) -> dict[str, Shard]:
+        return {shard.shard_id: shard for shard in self.shards}
+
+    def shard_of_digest(self, digest: bytes) -> int:
+        """Number of the open shard whose range holds an MD5 digest; compared as bytes, which sorts like integers."""
+        return self.open_shards[bisect_right(self._first_digests, digest) - 1].number
+
+    def shard(self, shard_id: str) -> Shard:
+        """The shard of an id. Raises ShardNotFound."""
+        found = self._by_id.get(shard_id)
+        if found is None:
+            raise ShardNotFound(f"stream {self.name}: expected the id of one of its shards, found {shard_id!r}")
+        return found
+
+    def describe(self) -> StreamDescription:
+        """The public description."""
+        return StreamDescription(
+            name=self.name,
+            label=self.label,
+            arn=names.stream_arn(self.name, self.label),
+            status="DISABLED" if self.closed else "ENABLED",
+            view_type=self.options.view_type,
+            key_names=self.options.key_names,
+            partition_key=self.options.partition_key,
+            durability=self.options.durability,
+            retention=self.options.retention,
+            created_at=datetime_of(self.created_us),
+            shards=tuple(sorted(map(self._describe_shard, self.shards), key=lambda shard: shard.shard_id)),
+        )
+
+    def _describe_shard(self, shard: Shard) -> ShardDescription:
+        return ShardDescription(
+            shard.shard_id,
+            tuple(self.by_number[parent].shard_id for parent in shard.parents if parent in self.by_number),
+            (shard.hash_first, shard.hash_next),
+            shard.first_sequence,
+            shard.end_sequence,
+        )
+
+
+class Snapshot(NamedTuple):
+    """What a segment header carries."""
+
+    state: StreamState
+    producers: dict[str, int]
+    counts: Counts
+    """Records and bytes of bodies per shard, since the stream was created."""
+
+
+def new_state(name: str, created_us: int, options: StreamOptions, shard_count: int) -> StreamState:
+    """The state of a stream that begins now: shards of equal hash ranges."""
+    bounds = [index * HASH_RANGE_END // shard_count for index in range(shard_count + 1)]
+    shards = tuple(
+        Shard(number, created_us // 1000, (), bounds[number], bounds[number + 1], 1, None)
+        for number in range(shard_count)
+    )
+    return StreamState(name, names.stream_label(created_us), created_us, options, shards)
+
+
+def fold(state: StreamState, controls: Iterable[tuple[int, Control]]) -> StreamState:
+    """The state after control records, each with its sequence number. Positions change nothing here."""
+    for sequence, record in controls:
+        kind = record["kind"]
+        if kind == control.POSITION:
+            continue
+        if kind != control.CLOSE:
+            raise UnsupportedVersion(f"control record {sequence} is of kind {kind!r}, which this release does not know")
+        state = _closed(state, sequence)
+    return state
+
+
+def _closed(state: StreamState, sequence: int) -> StreamState:
+    shards = tuple(
+        replace(shard, end_sequence=sequence) if shard.end_sequence is None else shard for shard in state.shards
+    )
+    return replace(state, shards=shards, version=state.version + 1, closed=True)
+
+
+def positions_of(controls: Iterable[tuple[int, Control]]) -> dict[str, int]:
+    """Producers' last positions in some control records."""
+    return {record["producer"]: record["position"] for _, record in controls if record["kind"] == control.POSITION}
+
+
+def encode_state(state: StreamState, producers: Iterable[tuple[str, int]] = (), counts: Counts | None = None) -> bytes:
+    """A snapshot: the state, the producers' positions, and records and bytes per shard so far."""
+    options = state.options
+    body: bytes = msgpack.packb(
+        {
+            "name": state.name,
+            "label": state.label,
+            "created_us": state.created_us,
+            "version": state.version,
+            "closed": state.closed,
+            "view_type": options.view_type,
+            "key_names": options.key_names,
+            "partition_key": options.partition_key,
+            "retention_seconds": options.retention.total_seconds() if options.retention else None,
+            "durability": options.durability,
+            "segment_bytes": options.segment_bytes,
+            "shards": [
+                (
+                    shard.number,
+                    shard.created_ms,
+                    shard.parents,
+                    shard.hash_first.to_bytes(_HASH_BYTES, "big"),
+                    (shard.hash_next - 1).to_bytes(_HASH_BYTES, "big"),
+                    shard.first_sequence,
+                    shard.end_sequence,
+                )
+                for shard in state.shards
+            ],
+            "producers": list(producers),
+            "counts": [(shard, *count) for shard, count in (counts or {}).items()],
+        }
+    )
+    return body
+
+
+def decode_state(content: bytes) -> Snapshot:
+    """A snapshot of its bytes. Raises CorruptLog."""
+    try:
+        fields: dict[str, Any] = msgpack.unpackb(content, use_list=False)
+        seconds = fields["retention_seconds"]
+        options = StreamOptions(
+            view_type=fields["view_type"],
+            key_names=fields["key_names"],
+            partition_key=fields["partition_key"],
+            retention=None if seconds is None else timedelta(seconds=seconds),
+            durability=fields["durability"],
+            segment_bytes=fields["segment_bytes"],
+        )
+        shards = tuple(_decode_shard(row) for row in fields["shards"])
+        state = StreamState(
+            fields["name"],
+            fields["label"],
+            fields["created_us"],
+            options,
+            shards,
+            fields["version"],
+            fields["closed"],
+        )
+        counts = {shard: (records, body_bytes) for shard, records, body_bytes in fields["counts"]}
+        return Snapshot(state, dict(fields["producers"]), counts)
+    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        raise CorruptLog(f"a state snapshot does not hold what it should: {error!r}") from error
+
+
+def _decode_shard(row: tuple[Any, ...]) -> Shard:
+    number, created_ms, parents, hash_first, hash_last, first_sequence, end_sequence = row
+    return Shard(
+        number,
+        created_ms,
+        parents,
+        int.from_bytes(hash_first, "big"),
+        int.from_bytes(hash_last, "big") + 1,
+        first_sequence,
+        end_sequence,
+    )

@@ -1,0 +1,24 @@
+"""A clock that stands still until it is told to move."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from shardlog.clock import MICROSECOND, wall_us_of
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class ManualClock:
+    """A `shardlog.clock.Clock` set by hand."""
+
+    def __init__(self, start: datetime = _START) -> None:
+        self._wall_us = wall_us_of(start)
+
+    def wall_us(self) -> int:
+        """Microseconds since 1970-01-01 UTC."""
+        return self._wall_us
+
+    def advance(self, duration: timedelta) -> None:
+        """Move the wall clock; a negative duration is a clock that was set back."""
+        self._wall_us += duration // MICROSECOND

@@ -1,0 +1,77 @@
+"""The command `shardlog`: arguments in, exit status out.
+
+Owns the parser of the whole command line and the translation of what a command raises into one line on stderr and an
+exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted. What a command does is in its own module, which has
+`add_parser(subparsers)` and `run(args, output)`.
+
+An exception that is not expected here keeps its traceback: it is a mistake of ours, and hiding it helps nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from shardlog import ShardlogError
+from shardlog_tools import cat, create, delete, demo, disable, dump, importing, stat
+from shardlog_tools.output import DONE, FAILED, INTERRUPTED, USED_WRONGLY, CommandFailed, Output
+
+_COMMANDS: Final = (create, importing, cat, stat, disable, delete, dump, demo)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="shardlog",
+        description="A durable change log in a directory: append item changes, read them back in order.",
+        epilog="exit status: 0 done, 1 failed, 2 used wrongly",
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.allow_abbrev = False
+        subparser.add_argument(
+            "--json", action="store_true", help="print data as JSON, and an error also as a JSON object on stderr"
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has said what was wrong, or printed the help that was asked for
+        return stop.code if isinstance(stop.code, int) else USED_WRONGLY
+    output = Output(as_json=args.json, data=sys.stdout.buffer, talk=sys.stderr)
+    try:
+        status = _run(args, output)
+        output.write_out()
+    except BrokenPipeError:
+        output.abandon()
+        return DONE  # whoever read our output has seen enough
+    except OSError as error:
+        output.abandon()
+        output.say_error(error)
+        return FAILED
+    return status
+
+
+def _run(args: argparse.Namespace, output: Output) -> int:
+    """The exit status of a command. What goes wrong between it and its output is not settled here."""
+    try:
+        status: int = args.run(args, output)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except CommandFailed as failure:
+        output.say_error(failure)
+        return failure.status
+    except (ShardlogError, OSError) as error:
+        output.say_error(error)
+        return FAILED
+    return status
