@@ -202,7 +202,7 @@ class Stream:
         return stream
 
     def _request(self, changes: Iterable[Change], producer: str | None, position: int | None) -> Request:
-        return new_request(changes, self._stream.state().options, checked_producer(producer, position))
+        return new_request(changes, self._stream.commits.options, checked_producer(producer, position))
 
     def _reading(
         self,

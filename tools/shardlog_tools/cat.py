@@ -105,15 +105,18 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 def _lines(records: Iterator[Record | Gap], gaps: list[Gap]) -> Iterator[str]:
     """A line for each record and gap; the gaps are also put into `gaps`."""
+    timestamp_us, created_at = None, ""
     for record in records:
         if isinstance(record, Gap):
             gaps.append(record)
             yield to_json({"gap": {"first": record.first, "next": record.next, "reason": record.reason}}) + "\n"
             continue
+        if record.timestamp_us != timestamp_us:  # all records of a commit share it, and its text is dear
+            timestamp_us, created_at = record.timestamp_us, record.created_at.isoformat()
         images = to_json({"keys": record.keys, "new": record.new_image, "old": record.old_image})
         yield (
             f'{{"sequence":{record.sequence},"shard":"{record.shard_id}","event":"{record.event}",'
-            f'{images[1:-1]},"created_at":"{record.created_at.isoformat()}"}}\n'
+            f'{images[1:-1]},"created_at":"{created_at}"}}\n'
         )
 
 

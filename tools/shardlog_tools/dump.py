@@ -152,7 +152,7 @@ def _content(header: CommitHeader, batch: Batch, body: bytes) -> Iterator[dict[s
         for number, control in enumerate(decode_controls(body, batch.records)):
             yield {"sequence": batch.first_sequence + number, **control}
         return
-    context = BatchContext("", header.timestamp_us, "")
+    context = BatchContext("", header.timestamp_us, "", batch.body_bytes)
     for record in decode_batch(body, batch.records, batch.first_sequence, context):
         yield {
             "sequence": record.sequence,

@@ -58,7 +58,7 @@ class InputLines:
         """Line numbers, from 1, and lines. A line over LINE_BYTES_MAX comes cut off, but still longer than that."""
         source = self._source
         if source.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] == _GZIP_MAGIC:
-            source = io.BufferedReader(gzip.GzipFile(fileobj=source))  # type: ignore[arg-type]
+            source = io.BufferedReader(gzip.GzipFile(fileobj=source))
         try:
             while line := source.readline(LINE_BYTES_MAX + 1):
                 self.line_count += 1

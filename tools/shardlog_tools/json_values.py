@@ -38,6 +38,8 @@ _LEVELS_MAX: Final = 100
 _CANONICAL_NAN_BITS: Final = 0x7FF8000000000000
 _DOUBLE: Final = struct.Struct(">d")
 _DOUBLE_BITS: Final = struct.Struct(">Q")
+# Line breaks to Unicode, and so to many readers of lines, though not to JSON; they stand in strings only.
+_LINE_BREAKS: Final = re.compile("[\u0085\u2028\u2029]")
 _NAN_BITS: Final = re.compile(r"NaN\(([0-9a-f]{16})\)", re.ASCII)
 _DATETIME: Final = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)?", re.ASCII
@@ -50,9 +52,12 @@ def to_json(value: object) -> str:
     """The JSON text of a value, on one line."""
     try:
         text = _encoder.encode(value)
+        needs_forms = '"$' in text
     except (TypeError, ValueError):  # a type that JSON lacks, or a number that is not finite
-        return _encoder.encode(_with_forms(value))
-    return _encoder.encode(_with_forms(value)) if '"$' in text else text
+        needs_forms = True
+    if needs_forms:
+        text = _encoder.encode(_with_forms(value))
+    return text if text.isascii() else _LINE_BREAKS.sub(_escaped, text)
 
 
 def from_json(text: str) -> Any:
@@ -95,6 +100,10 @@ def restore(value: Any, level: int = 0) -> Any:
     if len(value) > 1:
         raise ValueError(f"{names[0]}: expected to stand alone in its object, found beside {sorted(set(value))!r:.60}")
     return form(value[names[0]])
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _with_forms(value: object) -> object:

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, NamedTuple, Self
 
 import lmdb
 
@@ -43,7 +44,6 @@ _POSITION_PREFIX = b"i"
 _SEGMENT_PREFIX = b"s"
 _PRODUCER_PREFIX = b"w"
 _COUNT_PREFIX = b"c"
-_Translated = Callable[[str], AbstractContextManager[None]]
 _SEQUENCE = struct.Struct(">Q")
 _POSITION = struct.Struct("<QqQ")
 _SEGMENT = struct.Struct("<I")
@@ -76,8 +76,9 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._translated = _Translated(path)
         self._environment: lmdb.Environment | None = None
-        with self._translated("open"):
+        with self._translated:
             self._environment = lmdb.open(
                 path,
                 map_size=MAP_BYTES,
@@ -120,21 +121,15 @@ class Index:
             _abandoned.append(self._environment)
             self._environment = None
 
-    @contextmanager
-    def write(self) -> Iterator[IndexWrite]:
-        """A write transaction, the lock between processes; aborted unless committed."""
-        with self._translated("begin to write to"):
-            environment = self._open()
-            transaction = environment.begin(write=True)
-        try:
-            with self._translated("write to"):
-                yield IndexWrite(environment, transaction, self._translated)
-        finally:
-            transaction.abort()  # after a commit it does nothing
+    def write(self) -> IndexWrite:
+        """A write transaction, the lock between processes: a context manager, aborted at its end unless committed."""
+        environment = self._open()
+        with self._translated:
+            return IndexWrite(environment, environment.begin(write=True), self._translated)
 
     def tail(self) -> Tail:
         """The tail row as published now."""
-        with self._read() as transaction:
+        with self._translated, self._open().begin() as transaction:
             return decode_tail(_present(transaction.get(_TAIL_KEY)))
 
     def state(self) -> tuple[bytes, int]:
@@ -186,7 +181,7 @@ class Index:
 
     def check_readers(self) -> None:
         """Free the slots of readers that died, which would make the file grow."""
-        with self._translated("check the readers of"):
+        with self._translated:
             self._open().reader_check()
 
     def _open(self) -> lmdb.Environment:
@@ -196,24 +191,35 @@ class Index:
 
     @contextmanager
     def _read(self) -> Iterator[lmdb.Transaction]:
-        with self._translated("read"), self._open().begin() as transaction:
+        with self._translated, self._open().begin() as transaction:
             yield transaction
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except lmdb.MapFullError as error:
-            raise StorageFull(f"{what} the index {self._path}: its {MAP_BYTES >> 20} MiB are full") from error
-        except lmdb.Error as error:
-            raise self._storage_error(what, error) from error
 
-    def _storage_error(self, what: str, error: lmdb.Error) -> ShardlogError:
+class _Translated:
+    """Turns LMDB's errors into ours at the end of a with statement. Has no state, so one serves for everything."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, lmdb.Error):
+            raise self._storage_error(error) from error
+
+    def _storage_error(self, error: lmdb.Error) -> ShardlogError:
+        if isinstance(error, lmdb.MapFullError):
+            return StorageFull(f"index {self._path}: its {MAP_BYTES >> 20} MiB are full")
         # LMDB reports a short write on a full disk as EIO: ask the file system before believing it.
         status = os.statvfs(self._path)
         full = status.f_bavail * status.f_frsize < _FREE_BYTES_SCARCE
         kind = StorageFull if full else StorageFailed
-        return kind(f"{what} the index {self._path}: {error}")
+        return kind(f"index {self._path}: {error}")
 
 
 class IndexWrite:
@@ -224,9 +230,18 @@ class IndexWrite:
         self._transaction = transaction
         self._translated = translated
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transaction.abort()  # after a commit it does nothing
+        self._translated.__exit__(kind, error, trace)
+
     def tentative(self) -> IndexWrite:
         """A transaction within this one: its `commit` adds its rows to this one, its `abort` forgets them."""
-        with self._translated("write to"):
+        with self._translated:
             inner = self._environment.begin(write=True, parent=self._transaction)
         return IndexWrite(self._environment, inner, self._translated)
 
@@ -301,20 +316,17 @@ class IndexWrite:
 
     def add_counts(self, counts: dict[int, tuple[int, int]]) -> None:
         """Add to the records and bytes of some shards."""
-        keys = {_COUNT_PREFIX + _SHARD.pack(shard): count for shard, count in counts.items()}
-        with self._transaction.cursor() as cursor:
-            before = dict(cursor.getmulti(keys))
-        rows = []
-        for key, (records, body_bytes) in sorted(keys.items()):
-            if key in before:
-                records_before, bytes_before = _COUNT.unpack(before[key])
+        for shard, (records, body_bytes) in counts.items():
+            key = _COUNT_PREFIX + _SHARD.pack(shard)
+            before = self._transaction.get(key)
+            if before is not None:
+                records_before, bytes_before = _COUNT.unpack(before)
                 records, body_bytes = records + records_before, body_bytes + bytes_before
-            rows.append((key, _COUNT.pack(records, body_bytes)))
-        self._put_sorted(rows)
+            self._transaction.put(key, _COUNT.pack(records, body_bytes))
 
     def commit(self) -> None:
         """Publish what was put, to all processes at once."""
-        with self._translated("commit to"):
+        with self._translated:
             self._transaction.commit()
 
     def is_finished(self) -> bool:

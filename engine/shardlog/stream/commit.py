@@ -36,7 +36,7 @@ from shardlog.log.mark_file import MarkFile
 from shardlog.log.recovery import INDEX_STRIDE_BYTES, add_counts
 from shardlog.log.writer import ActiveSegment
 from shardlog.model import Appended
-from shardlog.options import APPEND_BYTES_MAX, PRODUCERS_MAX
+from shardlog.options import APPEND_BYTES_MAX, PRODUCERS_MAX, StreamOptions
 from shardlog.stream.append import Request, Router, encode_request
 from shardlog.stream.rolling import Roller, mark_of
 from shardlog.stream.state import StreamState, decode_state, encode_state, fold
@@ -75,6 +75,11 @@ class GroupCommit:
         self._poison: StorageFailed | None = None
         self._closed: str | None = None
         self._commits_since_check = 0
+
+    @property
+    def options(self) -> StreamOptions:
+        """The stream's options, as of the state that this process last saw."""
+        return self.router.state.options
 
     def append(self, request: Request) -> Appended:
         """Commit a request, alone or with others; returns when it is durable at the stream's level and published."""
