@@ -250,6 +250,7 @@ class Store:
         shards: int = 1,
         retention: timedelta | None = timedelta(hours=24),
         durability: str = "fsync",
+        sharding: None = None,
         segment_bytes: int = SEGMENT_BYTES_DEFAULT,
     ) -> Stream:
         """Create a stream and open it.
@@ -262,6 +263,8 @@ class Store:
         Raises StreamExists where one of the name is enabled, InvalidArgument, ReadOnly, StorageFull.
         """
         self._check_writable()
+        if sharding is not None:
+            raise InvalidArgument("sharding: shards do not change by themselves yet; leave it out")
         options = stream_options(
             view_type=view_type,
             key_names=key_names,
@@ -292,7 +295,7 @@ class Store:
         with self._lock:
             stream = self._streams.get(path)
             if stream is None or stream._closed or stream._stream._closed:
-                opened = registry().acquire(path, self._read_only, self._surroundings)
+                opened = self._acquire(path, self._read_only)
                 stream = self._streams[path] = Stream(opened, name, chosen, self._read_only)
             return stream
 
@@ -363,12 +366,20 @@ class Store:
         finally:
             lock.close()
 
+    def _acquire(self, path: str, read_only: bool) -> OpenStream:
+        try:
+            return registry().acquire(path, read_only, self._surroundings)
+        except FileNotFoundError as error:
+            if self._files.exists(path):
+                raise CorruptLog(f"{path}: expected {error.filename}, found nothing of the name") from error
+            raise StreamNotFound(f"{path}: the stream was deleted") from error
+
     def _labels(self, name: str) -> list[str]:
         return labels(self._files, f"{self._root}/{name}")
 
     def _describe(self, name: str, label: str) -> StreamDescription:
         path = f"{self._root}/{name}/{label}"
-        opened = registry().acquire(path, True, self._surroundings)
+        opened = self._acquire(path, True)
         try:
             return opened.state().describe()
         finally:
@@ -419,6 +430,8 @@ def open_store(path: str, create: bool, read_only: bool, surroundings: Surroundi
             raise InvalidArgument(
                 f"{path}: expected a store, found {'no STORE file' if files.exists(path) else 'nothing'}"
             )
+        if files.exists(f"{path}/{names.STREAMS}") and files.names(f"{path}/{names.STREAMS}"):
+            raise CorruptLog(f"{identity}: expected the identity of the store whose streams are here, found no file")
         _create_store(files, path)
     check_filesystem(path)
     return Store(path, _read_identity(files, identity), read_only, surroundings)

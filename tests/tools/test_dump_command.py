@@ -9,6 +9,9 @@ import pytest
 from tests.tools.changes import as_bytes, contents, made_up_lines
 from tests.tools.commands import Outcome
 
+import shardlog
+from shardlog import Change
+
 Command = Callable[..., Outcome]
 LINES = made_up_lines(300, seed=1)
 
@@ -117,6 +120,56 @@ def test_behind_a_damaged_commit_it_goes_on(command: Command, segment: Path) -> 
         commit["offset"] for commit in commits if commit is not middle
     ]
     assert [(damage["offset"], damage["end"]) for damage in parts["damage"]] == [(middle["offset"], middle["end"])]
+
+
+@pytest.fixture
+def sealed(store: Path) -> list[Path]:
+    """The segments of a stream that has rolled."""
+    with shardlog.open(store) as opened:
+        stream = opened.create_stream("s", segment_bytes=16 << 10)
+        for number in range(100):
+            stream.append([Change.insert(keys={"id": number}, new={"id": number, "text": "x" * 500})])
+    paths = sorted(store.glob("streams/s/*/log/*.seg"))
+    assert len(paths) > 2
+    return paths
+
+
+def test_a_sealed_segment_ends_with_footer_and_trailer(command: Command, sealed: list[Path]) -> None:
+    """All segments of a stream check out, each names the one before, and all but the last are sealed."""
+    records = 0
+    for path in sealed:
+        outcome = command("dump", path, "--json")
+        assert outcome.status == 0
+        parts = parts_of(outcome)
+        (header,) = parts["segment"]
+        if path != sealed[0]:
+            assert header["predecessor"]["segment"] == header["segment"] - 1
+        assert header["records_before"] == records
+        count = sum(batch["records"] for commit in parts["commit"] for batch in commit["batches"])
+        records += count
+        assert len(parts.get("footer", [])) == len(parts.get("trailer", [])) == (path != sealed[-1])
+        if path != sealed[-1]:
+            assert parts["trailer"][0]["footer_offset"] == parts["footer"][0]["offset"]
+            assert sum(parts["footer"][0]["shard_records"].values()) == count
+        assert "DAMAGE" not in command("dump", path).data
+    assert records == 100
+
+
+def test_a_damaged_footer_hides_nothing(command: Command, sealed: list[Path]) -> None:
+    """The commits before it are shown."""
+    parts = parts_of(command("dump", sealed[0], "--json"))
+    overwrite(sealed[0], parts["footer"][0]["offset"] + 70, b"\xff")
+    outcome = command("dump", sealed[0], "--json")
+    assert outcome.status == 1
+    assert parts_of(outcome)["commit"] == parts["commit"]
+    assert parts_of(outcome)["damage"][0]["reason"].startswith("footer: ")
+
+
+def test_a_neighbour_tells_the_stream_of_a_damaged_header(command: Command, sealed: list[Path]) -> None:
+    """All segments beside it are of the same stream."""
+    commits = parts_of(command("dump", sealed[1], "--json"))["commit"]
+    overwrite(sealed[1], 0, b"\xff" * 4096)
+    assert parts_of(command("dump", sealed[1], "--json"))["commit"] == commits
 
 
 @pytest.mark.parametrize("first", [0, 20, 60, 100])

@@ -21,11 +21,14 @@ class PickyStream:
     def __init__(self, *, is_refused: Callable[[int], bool], batch_max: int = 10**9, names_record: bool) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
+        self.refuses_producer = False
         self._is_refused = is_refused
         self._batch_max = batch_max
         self._names_record = names_record
 
     def append(self, changes: list[Change], *, producer: str, position: int) -> Appended:
+        if self.refuses_producer:
+            raise InvalidArgument("too many producers")
         for index, change in enumerate(changes):
             if self._is_refused(change.keys["id"]):
                 raise InvalidArgument("refused", position=index if self._names_record else None)
@@ -83,6 +86,15 @@ def test_stopping_appends_what_stands_before_the_refused_record(lines_file: Path
         run_import(stream, lines_file, skips_refused=False)
     assert stream.ids == list(range(1, 150))
     assert stream.positions[-1] == 149
+
+
+@pytest.mark.parametrize("skips_refused", [True, False])
+def test_a_refusal_of_the_producer_is_not_blamed_on_lines(lines_file: Path, skips_refused: bool) -> None:
+    """Where no append would be accepted, skipping would end with nothing imported and no error."""
+    stream = PickyStream(is_refused=lambda _: False, names_record=True)
+    stream.refuses_producer = True
+    with pytest.raises((InvalidArgument, CommandFailed), match="too many producers"):
+        run_import(stream, lines_file, skips_refused=skips_refused)
 
 
 def test_a_batch_that_is_too_much_at_once_is_cut(lines_file: Path) -> None:

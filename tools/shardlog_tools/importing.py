@@ -116,7 +116,9 @@ class Importer:
                     self._append(changes[:middle], numbers[:middle])
                     changes, numbers = changes[middle:], numbers[middle:]
                     continue
-                index = index or 0
+                if index is None:
+                    self._expect_fault_in_record(error, numbers[0])
+                    index = 0
                 self._append(changes[:index], numbers[:index])
                 self._refuse(numbers[index], str(error).removeprefix(f"record {index}, "))
                 changes, numbers = changes[index + 1 :], numbers[index + 1 :]
@@ -133,6 +135,19 @@ class Importer:
     def _expect_to_be_alone(self) -> None:
         if self._stream.position(self._producer) != self._position:
             raise self._disturbed()
+
+    def _expect_fault_in_record(self, error: InvalidArgument, number: int) -> None:
+        """A refusal that names no record may be about the producer; skipping line after line would not help then.
+
+        An append of nothing tells, and where it is accepted the line's number counts as dealt with, as it is.
+        """
+        if not self._skips_refused:
+            return
+        try:
+            self._stream.append([], producer=self._producer, position=number)
+        except InvalidArgument:
+            raise error from None
+        self._position = number
 
     def _disturbed(self) -> CommandFailed:
         return CommandFailed(f"another import runs as producer {self._producer!r}; give each its own --producer")
@@ -152,7 +167,8 @@ def add_parser(subparsers: Subparsers) -> None:
         help="append the changes of a JSON Lines file",
         description="Append changes to a stream, one per line: "
         '{"event": "INSERT" | "MODIFY" | "REMOVE", "keys": {...}, "new": {...} | null, "old": {...} | null}. '
-        "Other fields are ignored, blank lines too, gzip is recognised. A batch that was acknowledged is durable.",
+        "Other fields are ignored, blank lines too, gzip is recognised. "
+        "An acknowledged batch is durable at the stream's level.",
     )
     add_stream_arguments(parser)
     parser.add_argument("file", metavar="FILE", help="the file, or - for stdin")

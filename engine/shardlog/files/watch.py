@@ -83,7 +83,8 @@ class Watch:
         self.announce()
 
     def abandon(self) -> None:
-        """Forget it in a forked child, where the thread does not run."""
+        """Forget it in a forked child, where the thread does not run and the lock may be held for ever."""
+        self._condition = threading.Condition()
         self._closed = True
         self._thread = None
 

@@ -75,6 +75,10 @@ class _Kept(Generic[Value]):
         with self._lock:
             self._values.clear()
 
+    def abandon(self) -> None:
+        self._lock = threading.Lock()
+        self._values.clear()
+
 
 class Segments:
     """The segments of one stream's log, for reading."""
@@ -116,6 +120,12 @@ class Segments:
         self._open.clear()
         self._headers.clear()
         self._footers.clear()
+
+    def abandon(self) -> None:
+        """The same in a forked child, where a lock may be held by a thread that does not exist."""
+        self._open.abandon()
+        self._headers.abandon()
+        self._footers.abandon()
 
     def _checked_header(self, first_sequence: int, segment_id: int) -> SegmentHeader:
         header = read_segment_header(self.file(first_sequence, segment_id))

@@ -44,6 +44,11 @@ class Reading:
             raise InvalidArgument(f"timeout: expected None or seconds, found {timeout!r}")
         self._stream = stream
         self._check_open = check_open
+        if follow and stream.is_private:
+            raise InvalidArgument(
+                "follow: nobody has the stream open to write, and a store that is open to read alone never sees more; "
+                "open it without read_only to follow"
+            )
         first = _resolve(stream, start, "start")
         self._stop = None if stop is None else _resolve(stream, stop, "stop")
         horizon = stream.tail().trim_horizon

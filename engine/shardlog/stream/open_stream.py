@@ -55,7 +55,9 @@ class OpenStream:
         self.watch = Watch(f"{path}/{names.MARK}")
         self._opened = opened
         self._state = decode_state(self.index.state()[0]).state
-        self._roller = Roller(surroundings.files, log_path, self.index, opened.mark, self.segments, surroundings.clock)
+        self._roller = Roller(
+            surroundings.files, log_path, opened.lock, self.index, opened.mark, self.segments, surroundings.clock
+        )
         self.commits = GroupCommit(self.index, opened.mark, self._roller, self._state, surroundings.clock)
         self._event_prefix = self.stream_uuid.hex()[:_EVENT_PREFIX_DIGITS]
         self._closed = False
@@ -141,10 +143,9 @@ class OpenStream:
         self.commits.abandon(f"{self.path}: the stream was inherited through a fork; open it in this process")
         self.index.abandon()
         self._roller.close()
-        self.segments.close()
+        self.segments.abandon()
         self._opened.mark.close()
-        if self._opened.lock is not None:
-            self._opened.lock.close()
+        self._opened.lock.close()
 
     def _settle(self) -> None:
         if self.is_private:

@@ -37,7 +37,7 @@ _log = logging.getLogger("shardlog")
 class OpenedStream:
     """What opening yields. `private_index` is the temporary directory of an index that only this process sees."""
 
-    lock: LockFile | None
+    lock: LockFile
     index: Index
     mark: MarkFile
     stream_uuid: bytes
@@ -48,8 +48,7 @@ class OpenedStream:
         """Close everything, LIVE last: until then nobody may take the index for abandoned."""
         self.index.close()
         self.mark.close()
-        if self.lock is not None:
-            self.lock.close()
+        self.lock.close()
         if self.private_index is not None:
             shutil.rmtree(self.private_index, ignore_errors=True)
 
@@ -81,19 +80,16 @@ def open_to_read(files: Files, path: str, lock_timeout: float) -> OpenedStream:
     try:
         lock = files.open_lock(f"{path}/{names.LOCK}")
     except StorageFailed:
-        return _read_alone(files, path)  # a medium that cannot be written has no writers
+        # A medium that cannot be written has no writers.
+        return _read_alone(files, path, files.open_lock_to_read(f"{path}/{names.LOCK}"))
     try:
         with gate_held(lock, path, lock_timeout):
             if lock.is_held_elsewhere(LIVE):
-                opened = _read_along(files, path, lock)
-            else:
-                opened = _read_alone(files, path)
+                return _read_along(files, path, lock)
+            return _read_alone(files, path, lock)
     except BaseException:
         lock.close()
         raise
-    if opened.lock is None:
-        lock.close()
-    return opened
 
 
 def _read_along(files: Files, path: str, lock: LockFile) -> OpenedStream:
@@ -123,21 +119,21 @@ def _join(files: Files, path: str) -> tuple[Index, bytes]:
         file.close()
 
 
-def _read_alone(files: Files, path: str) -> OpenedStream:
+def _read_alone(files: Files, path: str, lock: LockFile) -> OpenedStream:
     try:
         mark_file = MarkFile(files.open_to_read(f"{path}/{names.MARK}"))
-        mark, unsynced = mark_file.read()
+        mark, _ = mark_file.read()
     except FileNotFoundError:
-        mark_file, mark, unsynced = MarkFile(files.open_to_read(os.devnull)), None, False
+        mark_file, mark = MarkFile(files.open_to_read(os.devnull)), None
     end = find_log_end(files, f"{path}/{names.LOG}", mark)
     snapshot = decode_state(end.snapshot)
     directory = tempfile.mkdtemp(prefix="shardlog-index-")
     try:
-        index = Index.make(directory, _index_content(files, path, end, snapshot, mark, unsynced))
+        index = Index.make(directory, _index_content(files, path, end, snapshot, mark, False))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    return OpenedStream(None, index, mark_file, end.header.stream_uuid, directory, tuple(end.damage))
+    return OpenedStream(lock, index, mark_file, end.header.stream_uuid, directory, tuple(end.damage))
 
 
 def _recover(files: Files, path: str, mark_file: MarkFile) -> tuple[Index, bytes]:

@@ -3,7 +3,8 @@
 Rolling, in this order: the index commits ROLLING with a new segment id, and from then on nobody appends to the old
 segment; the successor is made under a temporary name, with its header, and synced; the old one gets its footer and is
 synced, at every level; the successor gets its name, durably; the index commits the new tail; MARK is synced. Who finds
-ROLLING left behind removes what there is of that segment and rolls with the next id, so an id is never used twice.
+ROLLING left behind removes what there is of that segment and rolls with the next id, so an id is never used twice; the
+lock ROLL, held over all this, tells a dead roller from one that is between two of its steps.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Final
 
 from shardlog.clock import MICROSECOND, Clock
 from shardlog.errors import StorageFailed, StorageFull
-from shardlog.files.protocol import Files, Site
+from shardlog.files.gate import roll_held
+from shardlog.files.protocol import Files, LockFile, Site
 from shardlog.format.mark import Mark
 from shardlog.format.segment import Footer, Predecessor, SegmentHeader
 from shardlog.index.environment import Index, IndexWrite, SegmentName
@@ -42,10 +44,18 @@ class Roller:
     """Keeps the active segment open to write, and replaces it."""
 
     def __init__(
-        self, files: Files, log_path: str, index: Index, mark: MarkFile, segments: Segments, clock: Clock
+        self,
+        files: Files,
+        log_path: str,
+        lock: LockFile,
+        index: Index,
+        mark: MarkFile,
+        segments: Segments,
+        clock: Clock,
     ) -> None:
         self._files = files
         self._log_path = log_path
+        self._lock = lock
         self._index = index
         self._mark = mark
         self._segments = segments
@@ -89,22 +99,24 @@ class Roller:
 
     def roll(self, block_bytes: int) -> None:
         """Roll unless somebody else did. Raises StorageFull with the old segment still active."""
-        begun = 0
-        while True:
-            with self._index.write() as transaction:
-                tail = transaction.tail()
-                if not self.must_roll(tail, decode_state(transaction.state()).state.options, block_bytes):
-                    return
-                if tail.flags & ROLLING and tail.rolling_id == begun:
-                    after = self._replace(transaction, tail, block_bytes)
-                    break
-                if tail.flags & ROLLING:
-                    remove_begun_segment(self._files, self._log_path, tail.rolling_id)
-                begun = tail.rolling_id + 1
-                transaction.put_tail(tail._replace(flags=tail.flags | ROLLING, rolling_id=begun))
-                transaction.commit()
-        self._mark.write(mark_of(after))
-        self._mark.sync()
+        with roll_held(self._lock):
+            if self._begin(block_bytes):
+                with self._index.write() as transaction:
+                    after = self._replace(transaction, transaction.tail(), block_bytes)
+                self._mark.write(mark_of(after))
+                self._mark.sync()
+
+    def _begin(self, block_bytes: int) -> bool:
+        """Say in the index that a roll has begun, and to which segment; False where none is needed any more."""
+        with self._index.write() as transaction:
+            tail = transaction.tail()
+            if not self.must_roll(tail, decode_state(transaction.state()).state.options, block_bytes):
+                return False
+            if tail.flags & ROLLING:
+                remove_begun_segment(self._files, self._log_path, tail.rolling_id)
+            transaction.put_tail(tail._replace(flags=tail.flags | ROLLING, rolling_id=tail.rolling_id + 1))
+            transaction.commit()
+        return True
 
     def sync(self) -> None:
         """Level "os": make durable what was appended, and say so."""

@@ -1,0 +1,29 @@
+"""What is measured, by name: each workload takes settings and returns a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from bench.results import Table
+from bench.rounds import Settings
+from bench.workloads.appending import append_many, append_one, append_threads
+from bench.workloads.memory import read_memory
+from bench.workloads.opening import open_full_segment, open_many_segments
+from bench.workloads.reading import get_records, read
+
+Workload = Callable[[Settings], Table]
+
+WORKLOADS: Final[dict[str, Workload]] = {
+    "append-100": lambda settings: append_many(settings, 100),
+    "append-1000": lambda settings: append_many(settings, 1000),
+    "append-1": append_one,
+    "append-16-threads": append_threads,
+    "read-100": lambda settings: read(settings, 100),
+    "read-1000": lambda settings: read(settings, 1000),
+    "get-records": get_records,
+    "memory": read_memory,
+    "open-segments": open_many_segments,
+    "open-full-1": lambda settings: open_full_segment(settings, 1),
+    "open-full-100": lambda settings: open_full_segment(settings, 100),
+}
