@@ -107,7 +107,10 @@ def render(table: Table) -> str:
     lines += [f"  {note}" for note in table.notes]
     lines.append(f"  fdatasync of 4 KiB here: {_number(sync.median)} us ({_extent(sync.values)})")
     for row in cells:
-        texts = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:5], widths[1:5], strict=True))]
+        texts = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:5], widths[1:5], strict=True)),
+        ]
         lines.append("  " + "  ".join([*texts, row[5]]).rstrip())
     return "\n".join(lines)
 

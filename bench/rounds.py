@@ -59,9 +59,7 @@ def take_turns(contestants: Sequence[Contestant], settings: Settings) -> list[Se
             if number:
                 figures.append(figure)
         _show_progress(number, settings.rounds)
-    return [
-        Series(contestant.name, tuple(figures)) for contestant, figures in zip(contestants, values, strict=True)
-    ]
+    return [Series(contestant.name, tuple(figures)) for contestant, figures in zip(contestants, values, strict=True)]
 
 
 def _show_progress(done: int, rounds: int) -> None:

@@ -6,6 +6,8 @@ import os
 
 import shardlog
 from shardlog import Change
+from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES, padded
+from shardlog.format.values import encode
 
 STREAM = "bench"
 
@@ -25,3 +27,8 @@ class Shardlog:
 
     def close(self) -> None:
         self._store.close()
+
+
+def block_bytes(changes: list[Change]) -> int:
+    """How many bytes a commit of the changes takes in the log."""
+    return padded(HEADER_BYTES + ENTRY_BYTES + len(encode([change.row for change in changes])))

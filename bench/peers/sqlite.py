@@ -35,9 +35,7 @@ class Sqlite:
     def commit(self, changes: list[Change]) -> None:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            "INSERT INTO changes (body) VALUES (?)", [(encode(change.row),) for change in changes]
-        )
+        connection.executemany("INSERT INTO changes (body) VALUES (?)", [(encode(change.row),) for change in changes])
         connection.execute("COMMIT")
 
     def close(self) -> None:

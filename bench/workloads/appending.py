@@ -14,14 +14,13 @@ from typing import Final
 from bench.changes import change_commits
 from bench.machine import sync_times
 from bench.peers import Peer
-from bench.peers.engine import Shardlog
+from bench.peers.engine import Shardlog, block_bytes
 from bench.peers.limit import Limit, WriteAndSync
 from bench.peers.plain_lmdb import PlainLmdb
 from bench.peers.sqlite import Sqlite
-from bench.results import Goal, Series, Table, at_least, at_most, compare
+from bench.results import Goal, Table, at_least, at_most, compare
 from bench.rounds import Contestant, Settings, take_turns
 from shardlog import Change
-from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES, padded
 from shardlog.format.values import encode
 
 THREADS: Final = 16
@@ -115,7 +114,7 @@ def append_one(settings: Settings) -> Table:
     commits = change_commits(1)
     with _in_directory(settings) as (directory, stack):
         peers: list[Peer] = [
-            Shardlog(directory, settings.shards), WriteAndSync(directory, block_of(commits[0])), Sqlite(directory)
+            Shardlog(directory, settings.shards), WriteAndSync(directory, os.urandom(block_bytes(commits[0]))), Sqlite(directory)
         ]  # fmt: skip
         for peer in peers:
             stack.enter_context(closing(peer))
@@ -147,11 +146,6 @@ def append_threads(settings: Settings) -> Table:
         )
 
 
-def block_of(changes: list[Change]) -> bytes:
-    """As many bytes as a commit of the changes takes in the log."""
-    return os.urandom(padded(HEADER_BYTES + ENTRY_BYTES + len(encode([change.row for change in changes]))))
-
-
 @contextmanager
 def _in_directory(settings: Settings) -> Iterator[tuple[str, ExitStack]]:
     with tempfile.TemporaryDirectory(dir=settings.directory) as directory, ExitStack() as stack:
@@ -172,8 +166,3 @@ def _table(
     rows = compare(subject, list(zip(peers, goals, strict=True)))
     encoded = [len(encode(change.row)) for changes in commits for change in changes]
     return Table(name, title, unit, rows, sync, (f"{sum(encoded) / len(encoded):.0f} bytes per encoded record",))
-
-
-def series_named(name: str, series: Series) -> Series:
-    """The same figures under another name."""
-    return Series(name, series.values)

@@ -215,9 +215,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
             skips_refused=args.on_error == "skip",
         )
         started = time.monotonic()
-        failure: str | None = None
+        failure: str | None = "an unexpected error"
         try:
             importer.run(position)
+            failure = None
         except (KeyboardInterrupt, CommandFailed, ShardlogError) as error:
             failure = str(error) or type(error).__name__
             _say_how_to_resume(stream, producer, args, output)

@@ -74,7 +74,7 @@ class Batch:
 
 @dataclass(slots=True)
 class CommitHeader:
-    """A decoded header. `offset` is where the block starts in its segment."""
+    """A decoded header. `offset` is where the block starts in its segment, `end` where its padding ends."""
 
     offset: int
     type: int
@@ -87,16 +87,8 @@ class CommitHeader:
     timestamp_us: int
     previous_crc: int
     crc: int
-
-    @property
-    def next_sequence(self) -> int:
-        """The sequence number after its last record."""
-        return self.first_sequence + self.record_count
-
-    @property
-    def end(self) -> int:
-        """Offset of the byte after its padding."""
-        return self.offset + padded(HEADER_BYTES + self.length)
+    next_sequence: int
+    end: int
 
 
 def seed_of(stream_uuid: bytes, segment_id: int) -> int:
@@ -201,6 +193,8 @@ def decode_header(buffer: bytes, position: int, offset: int, seed: int) -> Commi
         timestamp_us,
         previous_crc,
         crc,
+        first_sequence + record_count,
+        offset + padded(HEADER_BYTES + length),
     )
 
 

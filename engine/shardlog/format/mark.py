@@ -8,7 +8,8 @@ Three blocks of 4 KiB, so that a torn write harms one of them:
 | 2 | the *unsynced* flag of a stream of level "os" |
 
 Slot, little-endian: magic 4s, version u16, reserved u16, commit count u64, segment id u32, last crc u32, offset u64,
-next sequence u64, crc u32. Everything before (segment, offset) was synced when it was written.
+next sequence u64, checkpoint u64, crc u32. Everything before (segment, offset) was synced when it was written; the
+block at offset `checkpoint` (0: there is none) of that segment holds a checkpoint (`format.control`).
 Flag: magic 4s, version u16, flag u16 (0 or 1), crc u32. A flag that cannot be read counts as set.
 """
 
@@ -27,7 +28,7 @@ FLAG_OFFSET: Final = 2 * BLOCK_BYTES
 
 _SLOT_MAGIC = b"MARK"
 _FLAG_MAGIC = b"FLAG"
-_SLOT = struct.Struct("<4sHHQIIQQ")
+_SLOT = struct.Struct("<4sHHQIIQQQ")
 _FLAG = struct.Struct("<4sHH")
 _CRC = struct.Struct("<I")
 
@@ -41,6 +42,7 @@ class Mark:
     offset: int
     next_sequence: int
     last_crc: int
+    checkpoint: int = 0
 
 
 def slot_offset(mark: Mark) -> int:
@@ -51,7 +53,15 @@ def slot_offset(mark: Mark) -> int:
 def encode_slot(mark: Mark) -> bytes:
     """A slot's bytes."""
     fields = _SLOT.pack(
-        _SLOT_MAGIC, VERSION, 0, mark.commits, mark.segment_id, mark.last_crc, mark.offset, mark.next_sequence
+        _SLOT_MAGIC,
+        VERSION,
+        0,
+        mark.commits,
+        mark.segment_id,
+        mark.last_crc,
+        mark.offset,
+        mark.next_sequence,
+        mark.checkpoint,
     )
     return fields + _CRC.pack(crc32c(fields))
 
@@ -81,8 +91,10 @@ def decode_flag(content: bytes) -> bool:
 def _decode_slot(block: bytes) -> Mark | None:
     if len(block) < _SLOT.size + _CRC.size:
         return None
-    magic, version, reserved, commits, segment_id, last_crc, offset, next_sequence = _SLOT.unpack_from(block)
+    magic, version, reserved, commits, segment_id, last_crc, offset, next_sequence, checkpoint = _SLOT.unpack_from(
+        block
+    )
     (crc,) = _CRC.unpack_from(block, _SLOT.size)
     if magic != _SLOT_MAGIC or version != VERSION or reserved or crc != crc32c(block[: _SLOT.size]):
         return None
-    return Mark(commits, segment_id, offset, next_sequence, last_crc)
+    return Mark(commits, segment_id, offset, next_sequence, last_crc, checkpoint)

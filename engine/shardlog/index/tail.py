@@ -37,6 +37,8 @@ class Tail(NamedTuple):
     """Append time of the last commit."""
     segment_first: int
     segment_created_us: int
+    checkpoint_offset: int
+    """Where the last block with a checkpoint starts; 0: this segment has none."""
     indexed_offset: int
     """Where the last block with a position row starts; 0: this segment has none."""
     state_version: int
@@ -46,7 +48,7 @@ class Tail(NamedTuple):
     """First readable sequence number."""
 
 
-_TAIL = struct.Struct("<IIQQQQQQIqQqQQIQ")
+_TAIL = struct.Struct("<IIQQQQQQIqQqQQQIQ")
 
 
 def encode_tail(tail: Tail) -> bytes:

@@ -1,7 +1,8 @@
 """Where a log ends, found out from the log alone.
 
 Runs while nobody has the stream open, so that nothing moves. The newest segment whose header can be read, and all after
-it, are stepped through (headers only; bodies from MARK on, because what lies before was synced). The first block that
+it, are stepped through, from the checkpoint that MARK names if there is one (headers only; bodies from MARK on, because
+what lies before was synced). The first block that
 does not check out, at X, is *corruption* if any witness says that data at or beyond X was durable: a later block whose
 durable sequence lies beyond, MARK, a later segment, or one flipped bit that explains it. Otherwise it is a *torn tail*
 of something that was never acknowledged.
@@ -11,6 +12,7 @@ Does not change anything: `stream.opening` acts on what is found here.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -28,18 +30,19 @@ from shardlog.format.commit import (
     decode_header,
     seed_of,
 )
-from shardlog.format.control import Control, decode_controls
+from shardlog.format.control import CHECKPOINT, Control, decode_controls
 from shardlog.format.mark import Mark
 from shardlog.format.names import segment_name
 from shardlog.format.segment import SegmentHeader, SparsePosition
 from shardlog.log.segments import list_segments, read_segment_header
-from shardlog.log.walk import Block, Damage, Span, find_block, walk
+from shardlog.log.walk import PIECE_BYTES, Block, Damage, Span, Steps, find_block, is_zero
+
+_log = logging.getLogger("shardlog")
 
 INDEX_STRIDE_BYTES: Final = 64 << 10
 """One position row for so many bytes of log."""
 
 _SECTOR_BYTES: Final = 512
-_PIECE_BYTES: Final = 1 << 20
 _FLIP_SEARCH_BYTES_MAX: Final = 1 << 20
 
 
@@ -59,7 +62,7 @@ class LogEnd:
     segments: list[tuple[int, int]]
     header: SegmentHeader
     snapshot: bytes
-    """State at the start of the scan; `controls`, each with its sequence number, are what changed it since."""
+    """State where the scan began; `controls`, each with its sequence number, are what changed it since."""
     offset: int
     next_sequence: int
     records: int
@@ -70,6 +73,8 @@ class LogEnd:
     """Records and bytes per shard since the snapshot."""
     positions: list[SparsePosition] = field(default_factory=list)
     damage: list[CorruptLog] = field(default_factory=list)
+    checkpoint: int = 0
+    """Where the last block with a checkpoint starts; 0: there is none."""
     torn_end: int = 0
     """End of the bytes of a torn tail that starts at `offset`; 0: there is none."""
     sealed: bool = False
@@ -106,6 +111,8 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
     )
     if header_error:
         end.damage.append(header_error)
+    elif mark and mark.segment_id == header.segment_id and mark.checkpoint:
+        _start_at_checkpoint(files, f"{log_path}/{segment_name(*segments[-1])}", end, mark.checkpoint)
     for index in range(first_scanned, len(segments)):
         first_sequence, segment_id = segments[index]
         if index > first_scanned:
@@ -119,6 +126,36 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
         finally:
             file.close()
     return end
+
+
+def _start_at_checkpoint(files: Files, path: str, end: LogEnd, offset: int) -> None:
+    """Take up the state of a checkpoint that was synced. Where it cannot be read, the scan starts at the header."""
+    file = files.open_to_read(path)
+    try:
+        seed = seed_of(end.header.stream_uuid, end.header.segment_id)
+        steps = Steps(
+            file, Span(offset, file.data_end(), seed, None, end.next_sequence, end.next_sequence), bodies=True
+        )
+        block = next(iter(steps))
+        checkpoint = _checkpoint_of(block)
+    except (CorruptLog, StopIteration) as error:
+        _log.warning("%s: the checkpoint at %d cannot be read: %s", path, offset, error)
+        return
+    finally:
+        file.close()
+    end.snapshot = checkpoint["snapshot"]
+    end.positions = [SparsePosition(*row) for row in checkpoint["positions"]]
+    end.offset, end.next_sequence = offset, block.header.first_sequence
+    end.last_crc = block.header.previous_crc
+
+
+def _checkpoint_of(block: Block) -> Control:
+    for batch in block.batches():
+        if batch.shard == CONTROL_SHARD:
+            for record in decode_controls(block.body(batch), batch.records):
+                if record["kind"] == CHECKPOINT:
+                    return record
+    raise CorruptLog("the block there holds no checkpoint")
 
 
 def _newest_readable(
@@ -178,15 +215,17 @@ class _Scan:
                 return
 
     def _step(self, span: Span) -> Damage | None:
-        for item in walk(self._file, span, bodies=False):
-            if isinstance(item, Damage):
-                return item
-            if item.header.type == FOOTER:
-                self._end.sealed = True
-                return None
-            damage = self._take(item)
-            if damage:
-                return damage
+        steps = Steps(self._file, span, bodies=False)
+        try:
+            for block in steps:
+                if block.header.type == FOOTER:
+                    self._end.sealed = True
+                    return None
+                damage = self._take(block)
+                if damage:
+                    return damage
+        except CorruptLog as error:
+            return Damage(steps.next_sequence, steps.next_sequence, steps.offset, self._size, str(error))
         return None
 
     def _take(self, block: Block) -> Damage | None:
@@ -195,9 +234,10 @@ class _Scan:
             batches = block.batches()
             for batch in batches:
                 if batch.shard == CONTROL_SHARD:
-                    end.controls.extend(
-                        enumerate(decode_controls(block.body(batch), batch.records), batch.first_sequence)
-                    )
+                    controls = decode_controls(block.body(batch), batch.records)
+                    end.controls.extend(enumerate(controls, batch.first_sequence))
+                    if any(record["kind"] == CHECKPOINT for record in controls):
+                        end.checkpoint = header.offset
                 elif header.end > self._synced_offset:
                     block.body(batch)
         except CorruptLog as error:
@@ -221,7 +261,7 @@ class _Scan:
         """Take note of what stopped the scan; whether there is more to scan behind it."""
         end = self._end
         nonzero_end = self._nonzero_end(stopped.offset)
-        witnesses = self._witnesses(stopped)
+        witnesses = self._witnesses(stopped, nonzero_end > stopped.offset)
         if not witnesses:
             end.torn_end = nonzero_end
             return False
@@ -246,15 +286,16 @@ class _Scan:
             end.offset = max(self._synced_offset, nonzero_end)
         return resumed is not None
 
-    def _witnesses(self, stopped: Damage) -> list[str]:
+    def _witnesses(self, stopped: Damage, is_something_there: bool) -> list[str]:
         witnesses = []
         if not self._is_last:
             witnesses.append("a later segment")
-        if self._synced_offset > stopped.offset or self._synced_sequence > stopped.first:
+        # Its offset, not its number: numbers jump without any bytes being written.
+        if self._synced_offset > stopped.offset:
             witnesses.append("MARK")
-        if self._promised_beyond(stopped):
+        if is_something_there and self._promised_beyond(stopped):
             witnesses.append("the durable sequence of a later commit")
-        if self._one_bit_explains(stopped.offset):
+        if is_something_there and self._one_bit_explains(stopped.offset):
             witnesses.append("one flipped bit that explains it")
         return witnesses
 
@@ -317,9 +358,8 @@ class _Scan:
         """End of the last nonzero byte at or after `start`; `start` where all is zero."""
         found = start
         offset = start
-        while offset < self._size and (piece := self._file.pread(_PIECE_BYTES, offset)):
-            stripped = piece.rstrip(b"\0")
-            if stripped:
-                found = offset + len(stripped)
+        while offset < self._size and (piece := self._file.pread(PIECE_BYTES, offset)):
+            if not is_zero(piece):
+                found = offset + len(piece.rstrip(b"\0"))
             offset += len(piece)
         return found

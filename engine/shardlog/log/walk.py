@@ -8,7 +8,7 @@ they are asked for, because a reader of one shard has no business with the other
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from shardlog.errors import CorruptLog, UnsupportedVersion
@@ -27,6 +27,7 @@ from shardlog.format.commit import (
 )
 
 PIECE_BYTES: Final = 256 << 10
+_ZEROS: Final = bytes(PIECE_BYTES)
 _LARGEST_HEADER: Final = HEADER_BYTES + LENGTH_MAX
 
 
@@ -101,7 +102,9 @@ def walk(file: File, span: Span, *, bodies: bool) -> Iterator[Block | Damage]:
     """
     start, previous_crc, next_sequence = span.start, span.previous_crc, span.next_sequence
     while True:
-        steps = _Steps(file, start, span.end, span.seed, previous_crc, next_sequence, bodies)
+        steps = Steps(
+            file, replace(span, start=start, previous_crc=previous_crc, next_sequence=next_sequence), bodies=bodies
+        )
         try:
             yield from steps
             return
@@ -121,18 +124,19 @@ def walk(file: File, span: Span, *, bodies: bool) -> Iterator[Block | Damage]:
         start, previous_crc, next_sequence = found.offset, None, found.first_sequence
 
 
-class _Steps:
-    """Iterates over blocks up to the first that does not check out, and knows where that is."""
+class Steps:
+    """Iterates over the blocks of a span up to the first that does not check out, and knows where that is.
 
-    def __init__(
-        self, file: File, start: int, end: int, seed: int, previous_crc: int | None, next_sequence: int, bodies: bool
-    ) -> None:
-        self.offset = start
-        self.next_sequence = next_sequence
+    There it raises CorruptLog, or UnsupportedVersion.
+    """
+
+    def __init__(self, file: File, span: Span, *, bodies: bool) -> None:
+        self.offset = span.start
+        self.next_sequence = span.next_sequence
         self._file = file
-        self._end = end
-        self._seed = seed
-        self._previous_crc = previous_crc
+        self._end = span.end
+        self._seed = span.seed
+        self._previous_crc = span.previous_crc
         self._bodies = bodies
 
     def __iter__(self) -> Iterator[Block]:
@@ -178,6 +182,11 @@ class _Steps:
             raise CorruptLog("expected zeros in the padding of a block")
 
 
+def is_zero(piece: bytes) -> bool:
+    """Whether a piece of at most PIECE_BYTES is all zeros."""
+    return piece == (_ZEROS if len(piece) == PIECE_BYTES else bytes(len(piece)))
+
+
 def find_block(file: File, start: int, end: int, seed: int, next_sequence: int) -> CommitHeader | None:
     """The first header at or after `start` that checks out by itself and does not go back in sequence numbers."""
     offset = -(-start // ALIGNMENT) * ALIGNMENT
@@ -185,7 +194,7 @@ def find_block(file: File, start: int, end: int, seed: int, next_sequence: int) 
         piece = file.pread(min(PIECE_BYTES, end - offset), offset)
         if not piece:
             return None
-        position = piece.find(MAGIC_BYTES)
+        position = -1 if is_zero(piece) else piece.find(MAGIC_BYTES)
         while position >= 0:
             found = offset + position
             if found % ALIGNMENT == 0 and (header := _header_at(file, found, end, seed)):

@@ -24,40 +24,25 @@ from collections import deque
 from typing import Final
 
 from shardlog.clock import Clock
-from shardlog.errors import Closed, InvalidArgument, ShardlogError, StorageFailed, StreamDisabled
+from shardlog.errors import Closed, ShardlogError, StorageFailed, StreamDisabled
 from shardlog.files.protocol import Site
 from shardlog.format import control
-from shardlog.format.commit import CONTROL_SHARD, HEADER_BYTES, encode_block, encode_entry
-from shardlog.format.control import Control, encode_controls
-from shardlog.format.segment import SparsePosition
+from shardlog.format.commit import HEADER_BYTES
+from shardlog.format.control import Control
 from shardlog.index.environment import Index, IndexWrite
 from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
 from shardlog.log.mark_file import MarkFile
-from shardlog.log.recovery import INDEX_STRIDE_BYTES, add_counts
 from shardlog.log.writer import ActiveSegment
 from shardlog.model import Appended
-from shardlog.options import APPEND_BYTES_MAX, PRODUCERS_MAX, StreamOptions
+from shardlog.options import APPEND_BYTES_MAX, StreamOptions
 from shardlog.stream.append import Request, Router, encode_request
+from shardlog.stream.plan import Plan, Planner
 from shardlog.stream.rolling import Roller, mark_of
-from shardlog.stream.state import StreamState, decode_state, encode_state, fold
+from shardlog.stream.state import StreamState, decode_state, encode_state
 
 COMMITS_PER_READER_CHECK: Final = 1024
 
 _log = logging.getLogger("shardlog")
-
-
-class _Plan:
-    """What one commit will do: its block, the tail after it, and who gets which numbers."""
-
-    __slots__ = ("block", "counts", "position", "producers", "results", "tail")
-
-    def __init__(self) -> None:
-        self.block = b""
-        self.tail: Tail | None = None
-        self.position: SparsePosition | None = None
-        self.producers: dict[str, int] = {}
-        self.counts: dict[int, tuple[int, int]] = {}
-        self.results: list[tuple[Request, Appended | ShardlogError]] = []
 
 
 class GroupCommit:
@@ -168,7 +153,7 @@ class GroupCommit:
                 if tail.flags & CLOSED:
                     raise StreamDisabled(f"stream {self.router.state.name} is disabled: it takes no more records")
                 self._follow_state(transaction, tail, requests)
-                plan = self._plan(transaction, tail, requests, controls)
+                plan = self._planner(transaction, tail).plan(requests, controls)
                 if plan.tail is not None and self._roller.must_roll(tail, self.router.state.options, len(plan.block)):
                     needed = len(plan.block)
                     continue
@@ -184,6 +169,10 @@ class GroupCommit:
             self._poison = error
             raise
 
+    def _planner(self, transaction: IndexWrite, tail: Tail) -> Planner:
+        seed = self._roller.seed_of(tail.segment_id)
+        return Planner(transaction, tail, self.router.state, seed, self._clock.wall_us())
+
     def _follow_state(self, transaction: IndexWrite, tail: Tail, requests: list[Request]) -> None:
         """Take up the state that another process committed, and route again what was routed by an older one."""
         if tail.state_version != self.router.state.version:
@@ -192,101 +181,7 @@ class GroupCommit:
             if request.state_version != tail.state_version:
                 encode_request(request, self.router)
 
-    def _plan(self, transaction: IndexWrite, tail: Tail, requests: list[Request], controls: list[Control]) -> _Plan:
-        plan = _Plan()
-        entries: list[bytes] = []
-        bodies: list[bytes] = []
-        sequence = tail.next_sequence
-        for request in requests:
-            refusal = self._settle_producer(transaction, plan.producers, request)
-            if refusal is not None:
-                plan.results.append((request, refusal))
-                continue
-            firsts = []
-            for batch in request.batches:
-                firsts.append(sequence)
-                sequence += len(batch.positions)
-                entries.append(batch.entry)
-                bodies.append(batch.body)
-                plan.counts[batch.shard] = add_counts(
-                    plan.counts.get(batch.shard), len(batch.positions), len(batch.body)
-                )
-            plan.results.append((request, Appended(request.sequences(firsts) if firsts else [], False)))
-        records = sequence - tail.next_sequence
-        controls = controls + [
-            {"kind": control.POSITION, "producer": producer, "position": position}
-            for producer, position in plan.producers.items()
-        ]
-        if controls:
-            body = encode_controls(controls)
-            entries.append(encode_entry(CONTROL_SHARD, len(controls), body))
-            bodies.append(body)
-        if entries:
-            self._plan_block(transaction, tail, plan, entries, bodies, records, sequence, controls)
-        return plan
-
-    def _plan_block(
-        self,
-        transaction: IndexWrite,
-        tail: Tail,
-        plan: _Plan,
-        entries: list[bytes],
-        bodies: list[bytes],
-        records: int,
-        control_sequence: int,
-        controls: list[Control],
-    ) -> None:
-        timestamp_us = max(self._clock.wall_us(), tail.timestamp_us)
-        next_sequence = control_sequence + len(controls)
-        plan.block, crc = encode_block(
-            entries,
-            bodies,
-            seed=self._roller.seed_of(tail.segment_id),
-            record_count=next_sequence - tail.next_sequence,
-            first_sequence=tail.next_sequence,
-            durable_sequence=tail.durable_sequence,
-            records_before=tail.records,
-            timestamp_us=timestamp_us,
-            previous_crc=tail.last_crc,
-        )
-        indexed_offset = tail.indexed_offset
-        if not indexed_offset or tail.offset - indexed_offset >= INDEX_STRIDE_BYTES:
-            plan.position = SparsePosition(tail.next_sequence, tail.offset, timestamp_us, tail.records)
-            indexed_offset = tail.offset
-        state = fold(self.router.state, enumerate(controls, control_sequence)) if controls else self.router.state
-        if state.version != tail.state_version:
-            transaction.put_state(encode_state(state))
-        plan.tail = tail._replace(
-            flags=tail.flags | (CLOSED if state.closed else 0),
-            offset=tail.offset + len(plan.block),
-            next_sequence=next_sequence,
-            durable_sequence=next_sequence if self._synced_commits else tail.durable_sequence,
-            records=tail.records + records,
-            commits=tail.commits + 1,
-            last_crc=crc,
-            timestamp_us=timestamp_us,
-            indexed_offset=indexed_offset,
-            state_version=state.version,
-        )
-
-    def _settle_producer(
-        self, transaction: IndexWrite, advanced: dict[str, int], request: Request
-    ) -> Appended | ShardlogError | None:
-        """The outcome of a request that appends nothing; else None, its producer's position noted in `advanced`."""
-        if request.producer is None:
-            return None if request.batches else Appended([], False)
-        producer, position = request.producer
-        last = advanced.get(producer)
-        if last is None:
-            last = transaction.producer_position(producer)
-        if last is not None and position <= last:
-            return Appended([], True)
-        if last is None and len(transaction.producers()) + len(advanced) >= PRODUCERS_MAX:
-            return InvalidArgument(f"producer {producer!r}: the stream has {PRODUCERS_MAX} producers already, the most")
-        advanced[producer] = position
-        return None
-
-    def _write_and_publish(self, transaction: IndexWrite, before: Tail, plan: _Plan) -> None:
+    def _write_and_publish(self, transaction: IndexWrite, before: Tail, plan: Plan) -> None:
         after = plan.tail
         assert after is not None
         segment = self._roller.active(before)
@@ -315,11 +210,13 @@ class GroupCommit:
             raise
 
     @staticmethod
-    def _reserve(rows: IndexWrite, plan: _Plan, after: Tail) -> None:
+    def _reserve(rows: IndexWrite, plan: Plan, after: Tail) -> None:
         if plan.position:
             rows.put_positions([plan.position])
         if plan.producers:
             rows.put_producers(plan.producers.items())
+        if plan.state:
+            rows.put_state(encode_state(plan.state))
         rows.add_counts(plan.counts)
         rows.put_tail(after)
 
@@ -352,8 +249,8 @@ class GroupCommit:
             self._poison = StorageFailed(f"the outcome of the last commit is unknown: {error}")
             raise self._poison from cause
 
-    def _acknowledge(self, plan: _Plan) -> None:
-        for request, outcome in plan.results:
+    def _acknowledge(self, plan: Plan) -> None:
+        for request, outcome in plan.outcomes:
             if isinstance(outcome, ShardlogError):
                 request.error = outcome
             else:

@@ -239,6 +239,7 @@ def _index_content(
         timestamp_us=end.timestamp_us,
         segment_first=header.first_sequence,
         segment_created_us=header.created_us,
+        checkpoint_offset=end.checkpoint,
         indexed_offset=end.indexed_offset,
         state_version=state.version,
         rolling_id=max(segment_id for _, segment_id in end.segments),

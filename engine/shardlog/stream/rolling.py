@@ -37,7 +37,7 @@ UNSYNCED_NUMBERS_MAX: Final = 1 << 24
 
 def mark_of(tail: Tail) -> Mark:
     """The mark of a tail whose bytes are all synced."""
-    return Mark(tail.commits, tail.segment_id, tail.offset, tail.next_sequence, tail.last_crc)
+    return Mark(tail.commits, tail.segment_id, tail.offset, tail.next_sequence, tail.last_crc, tail.checkpoint_offset)
 
 
 class Roller:
@@ -190,6 +190,7 @@ class Roller:
             last_crc=successor.crc,
             segment_first=first_sequence,
             segment_created_us=header.created_us,
+            checkpoint_offset=0,
             indexed_offset=0,
         )
         transaction.delete_positions()

@@ -137,7 +137,7 @@ def fold(state: StreamState, controls: Iterable[tuple[int, Control]]) -> StreamS
     """The state after control records, each with its sequence number. Positions change nothing here."""
     for sequence, record in controls:
         kind = record["kind"]
-        if kind == control.POSITION:
+        if kind in (control.POSITION, control.CHECKPOINT):
             continue
         if kind != control.CLOSE:
             raise UnsupportedVersion(f"control record {sequence} is of kind {kind!r}, which this release does not know")
