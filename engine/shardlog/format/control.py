@@ -6,10 +6,10 @@ The body of a control batch is a MessagePack array of maps; each has `kind` and 
 |------|--------|
 | position | producer str, position int: committed with the records of the same commit |
 | close | at_us int: the stream takes no more records |
-| checkpoint | snapshot bin: as in a segment header, of the state before this commit; positions: `SparsePosition` rows |
+| checkpoint | snapshot bin: as in a segment header, the state before this commit; positions: `SparsePosition` rows |
 
-A checkpoint changes nothing: it lets recovery start there instead of at the segment's header, so it repeats the position
-rows of the blocks of this segment before it.
+A checkpoint changes nothing: it lets recovery start there instead of at the segment's header, so it repeats the rows of
+the blocks of this segment before it.
 
 Control records take sequence numbers, after those of the change records of their commit. `stream.state` folds them.
 """

@@ -230,7 +230,7 @@ def _index_content(
         flags=(MUST_ROLL if must_roll else 0) | (CLOSED if state.closed else 0),
         segment_id=header.segment_id,
         offset=end.offset,
-        limit=size - footer_reserve(state.options.segment_bytes),
+        limit=max(0, size - footer_reserve(state.options.segment_bytes)),  # a sealed segment was cut short
         next_sequence=next_sequence,
         durable_sequence=next_sequence,
         records=end.records,
