@@ -299,16 +299,16 @@ class Store:
                 stream = self._streams[path] = Stream(opened, name, chosen, self._read_only)
             return stream
 
-    def streams(self) -> list[StreamDescription]:
-        """All streams, by name and label."""
+    def names(self) -> list[tuple[str, str]]:
+        """(name, label) of all streams, without opening them: also of those that cannot be opened."""
         self._check_open()
         if not self._files.exists(self._root):
             return []
-        return [
-            self._describe(name, label)
-            for name in sorted(self._files.names(self._root))
-            for label in self._labels(name)
-        ]
+        return [(name, label) for name in sorted(self._files.names(self._root)) for label in self._labels(name)]
+
+    def streams(self) -> list[StreamDescription]:
+        """All streams, by name and label. Raises CorruptLog where one is damaged beyond description."""
+        return [self._describe(name, label) for name, label in self.names()]
 
     def disable_stream(self, name: str) -> None:
         """Take no more records; what is there stays readable until it has expired.

@@ -58,30 +58,31 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 def _show_store(path: str, store: shardlog.Store, output: Output) -> int:
     figures: list[tuple[StreamDescription, Statistics]] = []
-    failures: list[tuple[StreamDescription, ShardlogError]] = []
-    for description in store.streams():
+    failures: list[tuple[str, str, ShardlogError]] = []
+    for name, label in store.names():
         try:
-            figures.append((description, store.stream(description.name, description.label).statistics()))
+            stream = store.stream(name, label)
+            figures.append((stream.describe(), stream.statistics()))
         except ShardlogError as error:
-            failures.append((description, error))
+            failures.append((name, label, error))
     if output.as_json:
         output.object(
             {
                 "store": path,
                 "checksum": IMPLEMENTATION,
                 "streams": [_as_json(description, statistics) for description, statistics in figures]
-                + [stream_as_json(description) | {"error": str(failure)} for description, failure in failures],
+                + [{"name": name, "label": label, "error": str(failure)} for name, label, failure in failures],
             }
         )
     else:
         if figures:
             for line in table([_HEADINGS, *(_row(description, statistics) for description, statistics in figures)]):
                 output.line(line)
-        else:
+        elif not failures:
             output.line("no streams")
         output.line(f"checksums: CRC-32C by {IMPLEMENTATION}")
-    for description, failure in failures:
-        output.say(f"shardlog: {description.name} {description.label}: {failure}")
+    for name, label, failure in failures:
+        output.say(f"shardlog: {name} {label}: {failure}")
     return FAILED if failures else DONE
 
 

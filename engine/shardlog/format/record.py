@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 
 from shardlog.clock import datetime_of
 from shardlog.errors import InvalidArgument
 from shardlog.format import values
-from shardlog.model import EVENT_NAMES, Event, Image
+from shardlog.model import EVENT_NAMES, INSERT, REMOVE, Event, Image
 from shardlog.options import APPEND_BYTES_MAX, RECORD_BYTES_MAX
 
 Row = list[Any]
@@ -52,11 +52,11 @@ class BatchContext:
 class Record(msgspec.Struct, array_like=True, gc=False, eq=False):
     """One change record as it was appended; images are decoded on first access."""
 
-    _code: int
+    _code: Annotated[int, msgspec.Meta(ge=INSERT, le=REMOVE)]
     _keys: msgspec.Raw
     _new: msgspec.Raw
     _old: msgspec.Raw
-    _optional: msgspec.Raw | None = None
+    _optional: msgspec.Raw = msgspec.Raw()  # in a union it would take nil only
     sequence: int = 0
     """The record's sequence number within the stream."""
     _context: Any = None
@@ -229,7 +229,8 @@ def _value_size(value: object) -> int:
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, int | float | Decimal):
-        digits = str(value).lstrip("-").replace(".", "").strip("0")
+        mantissa = str(value).upper().partition("E")[0]
+        digits = mantissa.lstrip("-").replace(".", "").strip("0")
         return (len(digits) + 1) // 2 + 1
     if isinstance(value, datetime):
         return len(value.isoformat())

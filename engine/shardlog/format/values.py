@@ -23,7 +23,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +46,8 @@ _TELLING = frozenset({*range(0x80, 0xA0), 0xC0, *range(0xC4, 0xCA), *range(0xD4,
 _SILENT = bytes(set(range(256)) - _TELLING)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # naive on purpose
 _INT64 = struct.Struct("<q")
+# The current context belongs to the caller's thread, and may round.
+_EXACT = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX, capitals=1, traps=[])
 _PASSTHROUGH = (
     ormsgpack.OPT_PASSTHROUGH_TUPLE
     | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
@@ -72,7 +74,7 @@ def _extension(value: object) -> Any:
     if type(value) is set:
         return ormsgpack.Ext(SET, _encode_set(value))
     if type(value) is datetime:
-        if value.tzinfo is None:
+        if value.utcoffset() is None:
             return ormsgpack.Ext(NAIVE_DATETIME, _INT64.pack((value - _NAIVE_EPOCH) // MICROSECOND))
         return ormsgpack.Ext(AWARE_DATETIME, _INT64.pack((value.astimezone(UTC) - EPOCH) // MICROSECOND))
     raise TypeError(f"a {type(value).__name__} is not a value")
@@ -82,7 +84,7 @@ def _routing_extension(value: object) -> Any:
     if type(value) is Decimal and value.is_finite():
         if value == value.to_integral_value() and INTEGER_MIN <= value <= INTEGER_MAX:
             return int(value)
-        return ormsgpack.Ext(DECIMAL, str(value.normalize()).encode())
+        return ormsgpack.Ext(DECIMAL, _EXACT.to_sci_string(value.normalize(_EXACT)).encode())
     return _extension(value)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
 
-from shardlog.errors import InvalidArgument
+from shardlog.errors import InvalidArgument, StreamDisabled
 from shardlog.format import values
 from shardlog.format.commit import encode_entry
 from shardlog.format.record import ROW_FIELDS, Row, encode_batch
@@ -135,7 +135,9 @@ def new_request(changes: Iterable[Change], options: StreamOptions, producer: tup
 
 
 def encode_request(request: Request, router: Router) -> None:
-    """Route and encode a request for the router's state. Raises InvalidArgument."""
+    """Route and encode a request for the router's state. Raises InvalidArgument, StreamDisabled."""
+    if router.state.closed:
+        raise StreamDisabled(f"stream {router.state.name} is disabled: it takes no more records")
     batches = []
     for shard, rows, positions in router.group(request.rows) if request.rows else ():
         body = encode_batch(rows, positions)

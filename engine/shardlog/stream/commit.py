@@ -1,9 +1,8 @@
 """Group commit: many appends become one durable block.
 
-There is no background thread. An append puts its request into the pending list and takes the commit lock; who finds its
-request committed by then returns, who does not is the leader and commits all that is pending. The index's write
-transaction is the lock between processes. Steps, in this order and visible below: reserve (index rows put, so that a
-full map shows before anything is written), write, sync, publish (the transaction commits), acknowledge.
+There is no background thread: `stream.gathering` has one of the appending threads lead, and here is what it does. The
+index's write transaction is the lock between processes. Steps, in this order and visible below: reserve (index rows put,
+so that a full map shows before anything is written), write, sync, publish (the transaction commits), acknowledge.
 
 Failing schedules that the odd-looking parts close:
 - A failed commit whose bytes reached the disk must not reappear: its header is zeroed and synced before anybody else
@@ -20,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from typing import Final
 
 from shardlog.clock import Clock
@@ -34,8 +32,9 @@ from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
 from shardlog.log.mark_file import MarkFile
 from shardlog.log.writer import ActiveSegment
 from shardlog.model import Appended
-from shardlog.options import APPEND_BYTES_MAX, StreamOptions
+from shardlog.options import StreamOptions
 from shardlog.stream.append import Request, Router, encode_request
+from shardlog.stream.gathering import Gathering
 from shardlog.stream.plan import Plan, Planner
 from shardlog.stream.rolling import Roller, mark_of
 from shardlog.stream.state import StreamState, decode_state, encode_state
@@ -55,7 +54,7 @@ class GroupCommit:
         self._roller = roller
         self._clock = clock
         self._synced_commits = state.options.durability == "fsync"
-        self._pending: deque[Request] = deque()
+        self._gathering = Gathering(self._commit_requests)
         self._lock = threading.Lock()
         self._poison: StorageFailed | None = None
         self._closed: str | None = None
@@ -69,17 +68,12 @@ class GroupCommit:
     def append(self, request: Request) -> Appended:
         """Commit a request, alone or with others; returns when it is durable at the stream's level and published."""
         encode_request(request, self.router)
-        self._pending.append(request)
-        with self._lock:
-            self._lead_until_done(request)
+        self._gathering.submit([request])
         return request.outcome()
 
     def append_many(self, requests: list[Request]) -> None:
         """Commit encoded requests together; outcomes are left in them."""
-        self._pending.extend(requests)
-        with self._lock:
-            for request in requests:
-                self._lead_until_done(request)
+        self._gathering.submit(requests)
 
     def close_stream(self) -> None:
         """Commit the control record after which the stream takes no more records. Raises StreamDisabled if it did."""
@@ -106,33 +100,17 @@ class GroupCommit:
     def abandon(self, reason: str) -> None:
         """The same in a forked child, where a lock may be held by a thread that does not exist."""
         self._lock = threading.Lock()
-        self._pending.clear()
+        self._gathering.abandon()
         self._closed = reason
 
-    def _lead_until_done(self, request: Request) -> None:
-        while not request.is_done:
-            taken = self._take()
-            try:
-                self._commit(taken, [])
-            except Exception as error:  # noqa: BLE001 - every request gets its outcome
-                for waiting in taken:
-                    if not waiting.is_done:
-                        waiting.error = error
-            except BaseException:
-                # Interrupted before anything was published: the others' requests wait for another leader.
-                self._pending.extendleft(
-                    waiting for waiting in reversed(taken) if not waiting.is_done and waiting is not request
-                )
-                raise
-
-    def _take(self) -> list[Request]:
-        taken: list[Request] = []
-        size = 0
-        while self._pending and (not taken or size + self._pending[0].body_bytes <= APPEND_BYTES_MAX):
-            request = self._pending.popleft()
-            size += request.body_bytes
-            taken.append(request)
-        return taken
+    def _commit_requests(self, requests: list[Request]) -> None:
+        try:
+            with self._lock:
+                self._commit(requests, [])
+        except Exception as error:  # noqa: BLE001 - it is everybody's outcome
+            for request in requests:
+                if not request.is_done:
+                    request.error = error
 
     def _check_usable(self) -> None:
         if self._closed is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
+from shardlog.clock import wall_us_of
 from shardlog.files.protocol import Files, Site
 from shardlog.format import names
 from shardlog.format.segment import Predecessor, SegmentHeader
@@ -38,9 +39,9 @@ def create_stream_directory(
         files.make_directory(base)
         files.sync_directory(streams, Site.STREAM_ENTRY)
     remove_leftovers(files, base)
-    newest = labels(files, base)[-1:]
-    while newest and names.stream_label(now_us) <= newest[0]:
-        now_us += _MILLISECOND_US
+    for newest in labels(files, base)[-1:]:
+        # Labels sort by creation, whatever the clock did since.
+        now_us = max(now_us, wall_us_of(names.created_at_of(newest)) + _MILLISECOND_US)
     state = new_state(name, now_us, options, shard_count)
     path = f"{base}/{state.label}"
     temporary = path + names.TEMPORARY

@@ -49,7 +49,7 @@ class OpenStream:
         self.index = opened.index
         self.damage = opened.damage
         self.stream_uuid = opened.stream_uuid
-        self.is_private = opened.private_index is not None
+        self.is_private = opened.is_private
         log_path = f"{path}/{names.LOG}"
         self.segments = Segments(surroundings.files, log_path, opened.stream_uuid)
         self.watch = Watch(f"{path}/{names.MARK}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 
@@ -35,13 +34,13 @@ _log = logging.getLogger("shardlog")
 
 @dataclass(slots=True)
 class OpenedStream:
-    """What opening yields. `private_index` is the temporary directory of an index that only this process sees."""
+    """What opening yields. `is_private`: the index was made for this process alone, and is not the stream's."""
 
     lock: LockFile
     index: Index
     mark: MarkFile
     stream_uuid: bytes
-    private_index: str | None = None
+    is_private: bool = False
     damage: tuple[CorruptLog, ...] = ()
 
     def close(self) -> None:
@@ -49,8 +48,6 @@ class OpenedStream:
         self.index.close()
         self.mark.close()
         self.lock.close()
-        if self.private_index is not None:
-            shutil.rmtree(self.private_index, ignore_errors=True)
 
 
 def open_to_write(files: Files, path: str, lock_timeout: float) -> OpenedStream:
@@ -127,13 +124,10 @@ def _read_alone(files: Files, path: str, lock: LockFile) -> OpenedStream:
         mark_file, mark = MarkFile(files.open_to_read(os.devnull)), None
     end = find_log_end(files, f"{path}/{names.LOG}", mark)
     snapshot = decode_state(end.snapshot)
-    directory = tempfile.mkdtemp(prefix="shardlog-index-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="shardlog-index-") as directory:
+        # Open, it does without its names: whatever becomes of this process, nothing is left behind.
         index = Index.make(directory, _index_content(files, path, end, snapshot, mark, False))
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    return OpenedStream(lock, index, mark_file, end.header.stream_uuid, directory, tuple(end.damage))
+    return OpenedStream(lock, index, mark_file, end.header.stream_uuid, True, tuple(end.damage))
 
 
 def _recover(files: Files, path: str, mark_file: MarkFile) -> tuple[Index, bytes]:

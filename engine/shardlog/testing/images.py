@@ -1,0 +1,66 @@
+"""Images of a disk: putting one into a directory, reading one back, telling two apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from shardlog.testing.operations import Image
+
+DIGEST_BYTES: Final = 16
+_MEMORY: Final = "/dev/shm"  # noqa: S108 - a directory of our own is made in it
+
+
+@contextmanager
+def scratch_directory() -> Iterator[str]:
+    """An empty directory, in memory where there is such a file system, that goes away afterwards."""
+    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    path = tempfile.mkdtemp(prefix="shardlog-crash-", dir=place)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def content_digest(content: bytes) -> bytes:
+    """What tells file contents apart."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def materialise(image: Image, path: str) -> None:
+    """Make `path` a directory that holds exactly an image. Zeros at the end of a file stay a hole."""
+    shutil.rmtree(path, ignore_errors=True)
+    os.mkdir(path)
+    for name in sorted(image):  # a directory sorts before what is in it
+        content = image[name]
+        if content is None:
+            if name:
+                os.mkdir(f"{path}/{name}")
+            continue
+        descriptor = os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            os.write(descriptor, content.rstrip(b"\0"))
+            os.ftruncate(descriptor, len(content))
+        finally:
+            os.close(descriptor)
+
+
+def read_image(path: str, without: str = "") -> Image:
+    """What a directory holds, leaving out all below directories of the name `without`."""
+    image: dict[str, bytes | None] = {}
+    for directory, names, files in os.walk(path):
+        relative = os.path.relpath(directory, path)
+        prefix = "" if relative == "." else relative + "/"
+        image[prefix.rstrip("/")] = None
+        if without and os.path.basename(directory) == without:
+            names.clear()
+            continue
+        for name in files:
+            with open(f"{directory}/{name}", "rb") as file:
+                image[prefix + name] = file.read()
+    return image
