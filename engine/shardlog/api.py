@@ -13,7 +13,7 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -334,8 +334,9 @@ class Store:
         with self._lock:
             self._closed = True
             streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.close()
+        with ExitStack() as closing:  # one that fails does not keep the others
+            for stream in streams.values():
+                closing.callback(stream.close)
 
     def __enter__(self) -> Self:
         return self

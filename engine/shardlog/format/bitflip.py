@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Final
 
 from shardlog.errors import CorruptLog, UnsupportedVersion
-from shardlog.format.commit import HEADER_BYTES, decode_header
+from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES, decode_header
 
 _POLYNOMIAL: Final = 0x82F63B78  # CRC-32C, bits reflected
 _BITS: Final = 32
@@ -39,16 +39,17 @@ def flipped_bit(length: int, difference: int) -> int | None:
 
 
 def header_differs_by_one_bit(buffer: bytes, seed: int) -> bool:
-    """Whether flipping one bit of the 64 bytes of a header makes it and its directory check out."""
-    changed = bytearray(buffer)
-    for bit in range(8 * HEADER_BYTES):
-        changed[bit // 8] ^= 1 << bit % 8
+    """Whether flipping one bit of the 64 bytes of a header makes it check out, with the directory that follows it."""
+    header = bytearray(buffer[:HEADER_BYTES])
+    for bit in range(8 * len(header)):
+        header[bit // 8] ^= 1 << bit % 8
+        directory_end = HEADER_BYTES + int.from_bytes(header[12:16], "little") * ENTRY_BYTES
         try:
-            if decode_header(bytes(changed), 0, 0, seed):
+            if decode_header(bytes(header) + buffer[HEADER_BYTES:directory_end], 0, 0, seed):
                 return True
         except (CorruptLog, UnsupportedVersion):
             pass
-        changed[bit // 8] ^= 1 << bit % 8
+        header[bit // 8] ^= 1 << bit % 8
     return False
 
 

@@ -181,7 +181,7 @@ def _is_plainly_exact(body: bytes, count: int) -> bool:
     # Each row has a telling byte for itself and for each of its three images. If there is none beyond those,
     # nothing is nested and nothing of another type was taken: one pass in C instead of a look at every value.
     header_bytes = 1 if count < 16 else 3 if count < 65536 else 5
-    return values.telling_bytes(body[header_bytes:]) == count * len(ROW_FIELDS)
+    return values.telling_bytes(body) == count * len(ROW_FIELDS) + values.telling_bytes(body[:header_bytes])
 
 
 def _is_flat(rows: list[Row]) -> bool:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -76,8 +77,12 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._translated = _Translated(path)
         self._environment: lmdb.Environment | None = None
+        self._is_closed = False
+        # Closing while another thread is inside LMDB would crash the interpreter: reads hold this, writers are waited
+        # for by their owner.
+        self._reading = threading.Lock()
+        self._translated = _Translated(self)
         with self._translated:
             self._environment = lmdb.open(
                 path,
@@ -111,12 +116,15 @@ class Index:
 
     def close(self) -> None:
         """Close it; twice is harmless."""
-        if self._environment is not None:
-            environment, self._environment = self._environment, None
-            environment.close()
+        self._is_closed = True
+        with self._reading:
+            if self._environment is not None:
+                environment, self._environment = self._environment, None
+                environment.close()
 
     def abandon(self) -> None:
         """Forget it in a forked child: LMDB environments do not survive a fork, not even to be closed."""
+        self._reading = threading.Lock()
         if self._environment is not None:
             _abandoned.append(self._environment)
             self._environment = None
@@ -129,7 +137,7 @@ class Index:
 
     def tail(self) -> Tail:
         """The tail row as published now."""
-        with self._translated, self._open().begin() as transaction:
+        with self._translated, self._reading, self._open().begin() as transaction:
             return decode_tail(_present(transaction.get(_TAIL_KEY)))
 
     def state(self) -> tuple[bytes, int]:
@@ -191,17 +199,17 @@ class Index:
 
     @contextmanager
     def _read(self) -> Iterator[lmdb.Transaction]:
-        with self._translated, self._open().begin() as transaction:
+        with self._translated, self._reading, self._open().begin() as transaction:
             yield transaction
 
 
 class _Translated:
     """Turns LMDB's errors into ours at the end of a with statement. Has no state, so one serves for everything."""
 
-    __slots__ = ("_path",)
+    __slots__ = ("_index",)
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, index: Index) -> None:
+        self._index = index
 
     def __enter__(self) -> None:
         pass
@@ -213,13 +221,16 @@ class _Translated:
             raise self._storage_error(error) from error
 
     def _storage_error(self, error: lmdb.Error) -> ShardlogError:
+        path = self._index._path
+        if self._index._is_closed:
+            return Closed(f"{path}: the stream was closed")  # by another thread, under our hands
         if isinstance(error, lmdb.MapFullError):
-            return StorageFull(f"index {self._path}: its {MAP_BYTES >> 20} MiB are full")
+            return StorageFull(f"index {path}: its {MAP_BYTES >> 20} MiB are full")
         # LMDB reports a short write on a full disk as EIO: ask the file system before believing it.
-        status = os.statvfs(self._path)
+        status = os.statvfs(path)
         full = status.f_bavail * status.f_frsize < _FREE_BYTES_SCARCE
         kind = StorageFull if full else StorageFailed
-        return kind(f"index {self._path}: {error}")
+        return kind(f"index {path}: {error}")
 
 
 class IndexWrite:

@@ -314,11 +314,11 @@ class _Scan:
         header = self._header(offset, start)
         if header is None:
             batch_count = int.from_bytes(start[12:16], "little")
-            directory_end = min(HEADER_BYTES + batch_count * ENTRY_BYTES, self._size - offset, _FLIP_SEARCH_BYTES_MAX)
-            buffer = self._file.pread(max(HEADER_BYTES + ENTRY_BYTES, directory_end), offset)
+            # All there is, not only what the batch count asks for: that may be what was flipped.
+            buffer = self._file.pread(min(self._size - offset, _FLIP_SEARCH_BYTES_MAX), offset)
             if header_differs_by_one_bit(buffer, self._seed):
                 return True
-            directory = buffer[HEADER_BYTES:directory_end]
+            directory = buffer[HEADER_BYTES : HEADER_BYTES + batch_count * ENTRY_BYTES]
             crc = crc32c(directory, crc32c(buffer[: HEADER_BYTES - 4], self._seed))
             stored = int.from_bytes(buffer[HEADER_BYTES - 4 : HEADER_BYTES], "little")
             return bool(directory) and flipped_bit(len(directory), crc ^ stored) is not None

@@ -1,8 +1,8 @@
 """Group commit: many appends become one durable block.
 
-There is no background thread: `stream.gathering` has one of the appending threads lead, and here is what it does. The
-index's write transaction is the lock between processes. Steps, in this order and visible below: reserve (index rows put,
-so that a full map shows before anything is written), write, sync, publish (the transaction commits), acknowledge.
+There is no background thread: `stream.gathering` has one of the appending threads lead; here is what it does. The
+index's write transaction is the lock between processes. Steps, in this order and visible below: reserve (index rows are
+put, so that a full map shows before anything is written), write, sync, publish (the transaction commits), acknowledge.
 
 Failing schedules that the odd-looking parts close:
 - A failed commit whose bytes reached the disk must not reappear: its header is zeroed and synced before anybody else

@@ -71,6 +71,7 @@ class Reading:
         quiet_since = time.monotonic()
         while True:
             turn = watch.turn() if self._follow else 0
+            self._check_open()  # after taking the turn: a close that comes later ends the wait
             for batch in self._published():
                 yield batch
                 quiet_since = time.monotonic()
@@ -80,7 +81,6 @@ class Reading:
             if remaining is not None and remaining <= 0:
                 return
             watch.wait(turn, remaining)
-            self._check_open()
 
     async def batches_async(self) -> AsyncIterator[Batch]:
         """The same for asyncio; reading runs in a thread, waiting takes none."""
