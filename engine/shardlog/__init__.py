@@ -32,7 +32,9 @@ from shardlog.errors import (
 )
 from shardlog.format.record import Record
 from shardlog.model import Appended, Change, Gap, ShardDescription, Statistics, StreamDescription
+from shardlog.options import ShardingPolicy
 from shardlog.stream.iterators import Page
+from shardlog.stream.retention import Trimmed
 
 __all__ = [
     "Appended",
@@ -49,6 +51,7 @@ __all__ = [
     "ShardClosed",
     "ShardDescription",
     "ShardNotFound",
+    "ShardingPolicy",
     "ShardlogError",
     "Statistics",
     "StorageFailed",
@@ -60,6 +63,7 @@ __all__ = [
     "StreamDisabled",
     "StreamExists",
     "StreamNotFound",
+    "Trimmed",
     "TrimmedData",
     "UnsupportedVersion",
     "open",

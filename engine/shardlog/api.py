@@ -12,8 +12,9 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -35,13 +36,19 @@ from shardlog.files.mounts import check_filesystem
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Files, Site
 from shardlog.format import names
+from shardlog.format.control import Control
 from shardlog.format.record import Record
 from shardlog.model import Appended, Change, Gap, Statistics, StreamDescription
 from shardlog.options import (
     SEGMENT_BYTES_DEFAULT,
+    ShardingPolicy,
+    StreamOptions,
     checked_producer,
     checked_producer_name,
+    checked_retention,
+    checked_retention_bytes,
     checked_shard_count,
+    checked_sharding,
     checked_stream_name,
     stream_options,
 )
@@ -49,7 +56,10 @@ from shardlog.stream.append import Request, new_request
 from shardlog.stream.directories import create_stream_directory, labels, remove_stream_directory
 from shardlog.stream.following import OnDamage, Position, Reading
 from shardlog.stream.iterators import Page, get_page, new_iterator
+from shardlog.stream.lineage import plan_configure, plan_merge, plan_roll_over, plan_split
 from shardlog.stream.open_stream import OpenStream, Surroundings, registry
+from shardlog.stream.retention import Trimmed
+from shardlog.stream.state import StreamState
 from shardlog.stream.together import AsyncAppends
 
 _log = logging.getLogger("shardlog")
@@ -138,6 +148,41 @@ class Stream:
         """The stream and its shards."""
         return self._open().state().describe()
 
+    def split_shard(self, shard_id: str, at: int | None = None) -> list[str]:
+        """Split an open shard at a hash (the first of the second child), or where half of what it took lately went.
+
+        Returns the children's ids. Raises ShardNotFound, ShardClosed, InvalidArgument.
+        """
+        stream = self._writable()
+        chosen = stream.hash_to_split_at(shard_id) if at is None else at
+        return self._reshard(lambda state, now_ms: plan_split(state, shard_id, chosen, now_ms))
+
+    def merge_shards(self, left_id: str, right_id: str) -> str:
+        """Merge two open neighbours; returns the child's id. Raises ShardNotFound, ShardClosed, InvalidArgument."""
+        return self._reshard(lambda state, now_ms: plan_merge(state, left_id, right_id, now_ms))[0]
+
+    def roll_shard(self, shard_id: str) -> str:
+        """Replace an open shard by one child of the same range; returns its id. Raises ShardNotFound, ShardClosed."""
+        return self._reshard(lambda state, now_ms: plan_roll_over(state, shard_id, now_ms))[0]
+
+    def set_retention(self, retention: timedelta | None, *, retention_bytes: int | None = None) -> None:
+        """Keep records for so long (None: for ever), and at most so many bytes of log (None: any number)."""
+        checked_retention(retention)
+        checked_retention_bytes(retention_bytes)
+        self._configure(lambda old: replace(old, retention=retention, retention_bytes=retention_bytes))
+
+    def set_sharding(self, policy: ShardingPolicy | None) -> None:
+        """Change when shards change by themselves; None: never."""
+        checked_sharding(policy)
+        self._configure(lambda old: replace(old, sharding=policy))
+
+    def expire(self, *, force: bool = False) -> Trimmed:
+        """Remove the segments whose records are all older than the retention (or over the cap by bytes).
+
+        `force`: also right after the wall clock jumped, and if it would remove every one of several sealed segments.
+        """
+        return self._writable().retention.expire(force)
+
     def statistics(self) -> Statistics:
         """How much it holds, where it starts and ends, and what it takes on disk."""
         return self._open().statistics()
@@ -201,6 +246,20 @@ class Stream:
             raise ReadOnly(f"stream {self.name}: the store was opened to read")
         return stream
 
+    def _reshard(self, plan: Callable[[StreamState, int], Control]) -> list[str]:
+        made: list[int] = []
+
+        def decide(state: StreamState, now_us: int) -> list[Control]:
+            record = plan(state, now_us // 1000)
+            made[:] = range(state.next_shard, state.next_shard + len(record["children"]))
+            return [record]
+
+        state = self._writable().commits.change(decide)
+        return [state.by_number[number].shard_id for number in made]
+
+    def _configure(self, changed: Callable[[StreamOptions], StreamOptions]) -> None:
+        self._writable().commits.change(lambda state, _: [plan_configure(changed(state.options))])
+
     def _request(self, changes: Iterable[Change], producer: str | None, position: int | None) -> Request:
         return new_request(changes, self._stream.commits.options, checked_producer(producer, position))
 
@@ -250,8 +309,9 @@ class Store:
         shards: int = 1,
         retention: timedelta | None = timedelta(hours=24),
         durability: str = "fsync",
-        sharding: None = None,
+        sharding: ShardingPolicy | None = None,
         segment_bytes: int = SEGMENT_BYTES_DEFAULT,
+        retention_bytes: int | None = None,
     ) -> Stream:
         """Create a stream and open it.
 
@@ -263,15 +323,15 @@ class Store:
         Raises StreamExists where one of the name is enabled, InvalidArgument, ReadOnly, StorageFull.
         """
         self._check_writable()
-        if sharding is not None:
-            raise InvalidArgument("sharding: shards do not change by themselves yet; leave it out")
         options = stream_options(
             view_type=view_type,
             key_names=key_names,
             partition_key=partition_key,
-            retention=retention,
             durability=durability,
             segment_bytes=segment_bytes,
+            retention=retention,
+            retention_bytes=retention_bytes,
+            sharding=sharding,
         )
         checked_stream_name(name)
         checked_shard_count(shards)

@@ -21,6 +21,10 @@ class Clock(Protocol):
         """Microseconds since 1970-01-01 UTC; may jump."""
         ...
 
+    def boot_us(self) -> int:
+        """Microseconds since the machine started, sleep included; never jumps."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -28,6 +32,10 @@ class SystemClock:
     def wall_us(self) -> int:
         """Microseconds since 1970-01-01 UTC."""
         return time.time_ns() // 1000
+
+    def boot_us(self) -> int:
+        """CLOCK_BOOTTIME in microseconds (clock_gettime(2))."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
 def datetime_of(wall_us: int) -> datetime:

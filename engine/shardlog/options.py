@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from shardlog.errors import InvalidArgument
 
@@ -38,6 +38,80 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardingPolicy:
+    """When shards change by themselves.
+
+    A shard that takes more than `records_per_second` or `bytes_per_second` (None: no such limit) over a whole `window`
+    is split: at the weighted median of what was written, or, with `halving`, in the middle of its range. Two neighbours
+    that together take less than `merge_below` (a fraction of the targets) over a whole window are merged; 0: never.
+    Between two changes `cooldown` passes. Shards older than `roll_every` are replaced by one child; None: never.
+    """
+
+    records_per_second: float | None = 1000.0
+    bytes_per_second: float | None = 1_000_000.0
+    window: timedelta = timedelta(seconds=60)
+    cooldown: timedelta = timedelta(seconds=60)
+    max_shards: int = 256
+    min_shards: int = 1
+    merge_below: float = 0.25
+    roll_every: timedelta | None = None
+    halving: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("records_per_second", "bytes_per_second"):
+            target = getattr(self, name)
+            if target is not None and not (isinstance(target, int | float) and target > 0):
+                raise InvalidArgument(f"{name}: expected None or a positive number, found {target!r}")
+        for name in ("window", "cooldown", "roll_every"):
+            duration = getattr(self, name)
+            if not (duration is None and name == "roll_every") and not (
+                isinstance(duration, timedelta) and duration > timedelta(0)
+            ):
+                raise InvalidArgument(f"{name}: expected a positive timedelta, found {duration!r}")
+        if not (type(self.max_shards) is int and type(self.min_shards) is int):
+            raise InvalidArgument(f"shards: expected integers, found {self.min_shards!r} and {self.max_shards!r}")
+        if not 1 <= self.min_shards <= self.max_shards <= SHARDS_MAX:
+            raise InvalidArgument(
+                f"shards: expected 1 <= min_shards <= max_shards <= {SHARDS_MAX}, "
+                f"found {self.min_shards} and {self.max_shards}"
+            )
+        if not (isinstance(self.merge_below, int | float) and 0 <= self.merge_below < 1):
+            raise InvalidArgument(f"merge_below: expected a fraction of 0 to 1 (exclusive), found {self.merge_below!r}")
+
+    @classmethod
+    def dynamodb(cls) -> ShardingPolicy:
+        """As DynamoDB's partitions: 1,000 writes/s and 1 MB/s each, shards rolled over every 4 hours."""
+        return cls(records_per_second=1000, bytes_per_second=1_000_000, roll_every=timedelta(hours=4))
+
+    @classmethod
+    def kinesis_on_demand(cls) -> ShardingPolicy:
+        """As Kinesis on demand: a shard that takes more than 500 KB/s is halved within 15 minutes."""
+        return cls(
+            records_per_second=None,
+            bytes_per_second=500_000,
+            window=timedelta(minutes=5),
+            cooldown=timedelta(minutes=5),
+            halving=True,
+        )
+
+    def as_fields(self) -> dict[str, Any]:
+        """Its fields as plain values, durations in seconds."""
+        return {
+            field.name: value.total_seconds() if isinstance(value := getattr(self, field.name), timedelta) else value
+            for field in fields(self)
+        }
+
+    @classmethod
+    def of_fields(cls, values: dict[str, Any]) -> ShardingPolicy:
+        """The policy of such fields."""
+        durations = {
+            name: None if values[name] is None else timedelta(seconds=values[name])
+            for name in ("window", "cooldown", "roll_every")
+        }
+        return cls(**{**values, **durations})
+
+
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
     """What is settled when a stream is created. `retention` and `segment_age` None: for ever."""
@@ -45,9 +119,11 @@ class StreamOptions:
     view_type: ViewType
     key_names: tuple[str, ...] | None
     partition_key: str | None
-    retention: timedelta | None
     durability: Durability
     segment_bytes: int
+    retention: timedelta | None
+    retention_bytes: int | None
+    sharding: ShardingPolicy | None
 
     @property
     def carries_new(self) -> bool:
@@ -72,9 +148,11 @@ def stream_options(
     view_type: str,
     key_names: Sequence[str] | None,
     partition_key: str | None,
-    retention: timedelta | None,
     durability: str,
     segment_bytes: int,
+    retention: timedelta | None,
+    retention_bytes: int | None,
+    sharding: ShardingPolicy | None,
 ) -> StreamOptions:
     """Checked options; raises InvalidArgument that names the option."""
     if view_type not in get_args(ViewType):
@@ -94,9 +172,11 @@ def stream_options(
         view_type=view_type,  # type: ignore[arg-type]  # checked against the literal's own values
         key_names=names,
         partition_key=partition_key,
-        retention=checked_retention(retention),
         durability=durability,  # type: ignore[arg-type]  # likewise
         segment_bytes=segment_bytes,
+        retention=checked_retention(retention),
+        retention_bytes=checked_retention_bytes(retention_bytes),
+        sharding=checked_sharding(sharding),
     )
 
 
@@ -121,6 +201,20 @@ def checked_retention(retention: timedelta | None) -> timedelta | None:
     if not isinstance(retention, timedelta) or retention < RETENTION_MIN:
         raise InvalidArgument(f"retention: expected None or a timedelta of at least 1 s, found {retention!r}")
     return retention
+
+
+def checked_retention_bytes(retention_bytes: int | None) -> int | None:
+    """The cap itself; raises InvalidArgument unless it is None or a positive number of bytes."""
+    if retention_bytes is not None and (type(retention_bytes) is not int or retention_bytes < 1):
+        raise InvalidArgument(f"retention_bytes: expected None or a positive integer, found {retention_bytes!r}")
+    return retention_bytes
+
+
+def checked_sharding(sharding: ShardingPolicy | None) -> ShardingPolicy | None:
+    """The policy itself; raises InvalidArgument unless it is None or a ShardingPolicy."""
+    if sharding is not None and not isinstance(sharding, ShardingPolicy):
+        raise InvalidArgument(f"sharding: expected None or a ShardingPolicy, found {sharding!r}")
+    return sharding
 
 
 def checked_stream_name(name: str) -> str:

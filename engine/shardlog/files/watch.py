@@ -20,6 +20,8 @@ _IN_NONBLOCK: Final = os.O_NONBLOCK
 _IN_CLOEXEC: Final = os.O_CLOEXEC
 _EVENT_BYTES: Final = 4096
 _POLL_MS: Final = 50
+_TICK_NS: Final = 20_000_000
+"""Times of files are this coarse, or finer: two writes may leave the same one."""
 
 _log = logging.getLogger("shardlog")
 
@@ -113,9 +115,13 @@ class Watch:
         poll.register(self._stop, select.POLLIN)
         seen = -1
         while not poll.poll(_POLL_MS):
-            written_ns = os.stat(self._path).st_mtime_ns
+            try:
+                written_ns = os.stat(self._path).st_mtime_ns
+            except FileNotFoundError:
+                written_ns = 0  # the stream was deleted: whoever waits has to look
             if written_ns != seen:
-                seen = written_ns
+                # So young a time may come to stand for another write: look again.
+                seen = -1 if abs(time.time_ns() - written_ns) < _TICK_NS else written_ns
                 self.announce()
 
     def announce(self) -> None:

@@ -6,6 +6,9 @@ The body of a control batch is a MessagePack array of maps; each has `kind` and 
 |------|--------|
 | position | producer str, position int: committed with the records of the same commit |
 | close | at_us int: the stream takes no more records |
+| reshard | parents: numbers of shards that end; children: (first, last) hash, 16 bytes each, big-endian; created_ms |
+| trim | horizon int: the first sequence number that stays readable |
+| configure | retention_seconds, retention_bytes, sharding: what replaces these options |
 | checkpoint | snapshot bin: as in a segment header, the state before this commit; positions: `SparsePosition` rows |
 
 A checkpoint changes nothing: it lets recovery start there instead of at the segment's header, so it repeats the rows of
@@ -26,6 +29,9 @@ Control = dict[str, Any]
 
 POSITION: Final = "position"
 CLOSE: Final = "close"
+RESHARD: Final = "reshard"
+TRIM: Final = "trim"
+CONFIGURE: Final = "configure"
 CHECKPOINT: Final = "checkpoint"
 
 

@@ -19,6 +19,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from shardlog.errors import UnsupportedVersion
 from shardlog.format.checksum import crc32c
 
 VERSION: Final = 1
@@ -73,28 +74,35 @@ def encode_flag(unsynced: bool) -> bytes:
 
 
 def decode_mark(content: bytes) -> Mark | None:
-    """The newest valid slot, or None."""
+    """The newest valid slot, or None. Raises UnsupportedVersion."""
     slots = [_decode_slot(content[start : start + BLOCK_BYTES]) for start in (0, BLOCK_BYTES)]
     return max((slot for slot in slots if slot), key=lambda slot: slot.commits, default=None)
 
 
 def decode_flag(content: bytes) -> bool:
-    """Whether appends may be unsynced."""
+    """Whether appends may be unsynced. Raises UnsupportedVersion."""
     block = content[FLAG_OFFSET:]
-    if len(block) < _FLAG.size + _CRC.size:
+    if not _checks_out(block, _FLAG, _FLAG_MAGIC):
         return True
-    magic, version, flag = _FLAG.unpack_from(block)
-    (crc,) = _CRC.unpack_from(block, _FLAG.size)
-    return magic != _FLAG_MAGIC or version != VERSION or crc != crc32c(block[: _FLAG.size]) or bool(flag)
+    _, _, flag = _FLAG.unpack_from(block)
+    return bool(flag)
 
 
 def _decode_slot(block: bytes) -> Mark | None:
-    if len(block) < _SLOT.size + _CRC.size:
+    if not _checks_out(block, _SLOT, _SLOT_MAGIC):
         return None
-    magic, version, reserved, commits, segment_id, last_crc, offset, next_sequence, checkpoint = _SLOT.unpack_from(
-        block
-    )
-    (crc,) = _CRC.unpack_from(block, _SLOT.size)
-    if magic != _SLOT_MAGIC or version != VERSION or reserved or crc != crc32c(block[: _SLOT.size]):
-        return None
-    return Mark(commits, segment_id, offset, next_sequence, last_crc, checkpoint)
+    _, _, reserved, commits, segment_id, last_crc, offset, next_sequence, checkpoint = _SLOT.unpack_from(block)
+    return None if reserved else Mark(commits, segment_id, offset, next_sequence, last_crc, checkpoint)
+
+
+def _checks_out(block: bytes, layout: struct.Struct, magic: bytes) -> bool:
+    """Whether magic and checksum are right. To pass over a sound slot of a later version would lose a witness."""
+    if len(block) < layout.size + _CRC.size or not block.startswith(magic):
+        return False
+    (crc,) = _CRC.unpack_from(block, layout.size)
+    if crc != crc32c(block[: layout.size]):
+        return False
+    (version,) = struct.unpack_from("<H", block, len(magic))
+    if version != VERSION:
+        raise UnsupportedVersion(f"this is a MARK of format version {version}; this release knows {VERSION}")
+    return True

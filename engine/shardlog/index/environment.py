@@ -290,6 +290,14 @@ class IndexWrite:
             for row in positions
         )
 
+    def delete_segments_before(self, first_sequence: int) -> None:
+        """Forget the segments that start before a sequence number."""
+        end = _SEGMENT_PREFIX + _SEQUENCE.pack(first_sequence)
+        with self._transaction.cursor() as cursor:
+            found = cursor.set_range(_SEGMENT_PREFIX)
+            while found and bytes(cursor.key()) < end:
+                found = cursor.delete()
+
     def delete_position(self, first_sequence: int) -> None:
         """Forget one block of the active segment."""
         self._transaction.delete(_POSITION_PREFIX + _SEQUENCE.pack(first_sequence))

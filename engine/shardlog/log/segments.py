@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Final, Generic, TypeVar
 
 from shardlog.errors import CorruptLog, TrimmedData
@@ -39,6 +40,11 @@ def list_segments(files: Files, path: str) -> list[tuple[int, int]]:
     """(first sequence, segment id) of every segment in a log directory, oldest first."""
     parsed = (names.parse_segment_name(name) for name in files.names(path))
     return sorted(segment for segment in parsed if segment)
+
+
+def expired_segments(segments: Sequence[tuple[int, int]], horizon: int) -> list[tuple[int, int]]:
+    """Those of all segments, oldest first, that lie behind the trim horizon: what a crash left of an expiry."""
+    return [segment for segment, successor in pairwise(segments) if successor[0] <= horizon]
 
 
 def read_segment_header(file: File) -> SegmentHeader:
@@ -114,6 +120,10 @@ class Segments:
     def footer(self, first_sequence: int, segment_id: int) -> Footer | None:
         """What a sealed segment's footer says; None where it cannot be read, which costs speed only."""
         return self._footers.get_or_make(segment_id, lambda: self._read_footer(first_sequence, segment_id))
+
+    def close_files(self) -> None:
+        """Drop the open files; whoever reads one keeps it."""
+        self._open.clear()
 
     def close(self) -> None:
         """Drop everything kept."""

@@ -6,6 +6,7 @@ visible, after.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from shardlog.errors import ShardlogError, StorageFull
@@ -139,3 +140,9 @@ def remove_begun_segment(files: Files, log_path: str, segment_id: int) -> None:
             removed = True
     if removed:
         files.sync_directory(log_path, Site.SEGMENT_REMOVED)
+
+
+def remove_expired(files: Files, path: str) -> None:
+    """Unlink a segment behind the trim horizon; another process may have been faster."""
+    with suppress(FileNotFoundError):
+        files.unlink(path)

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from shardlog.clock import Clock
@@ -42,6 +44,16 @@ from shardlog.stream.state import StreamState, decode_state, encode_state
 COMMITS_PER_READER_CHECK: Final = 1024
 
 _log = logging.getLogger("shardlog")
+
+
+Decide = Callable[[StreamState, int], list[Control]]
+
+_AFTER_CLOSING: Final = frozenset({control.TRIM, control.CONFIGURE})
+"""What a stream that takes no more records still takes."""
+
+
+def _decide_nothing(_state: StreamState, _now_us: int) -> list[Control]:
+    return []
 
 
 class GroupCommit:
@@ -75,10 +87,37 @@ class GroupCommit:
         """Commit encoded requests together; outcomes are left in them."""
         self._gathering.submit(requests)
 
-    def close_stream(self) -> None:
-        """Commit the control record after which the stream takes no more records. Raises StreamDisabled if it did."""
+    def change(self, decide: Decide, *, may_use_reserve: bool = False) -> StreamState:
+        """Commit the control records that `decide` makes of the state, and return the state after them.
+
+        `decide` gets the state under the lock between the writers, and the time in microseconds; what it raises is
+        raised. Control records are synced at every level. `may_use_reserve`: into the room that segments keep free.
+        """
         with self._lock:
-            self._commit([], [{"kind": control.CLOSE, "at_us": self._clock.wall_us()}])
+            self._commit([], decide, may_use_reserve)
+            if not self._synced_commits:
+                self._roller.sync()
+            return decode_state(self._index.state()[0]).state
+
+    def close_stream(self) -> None:
+        """Let the stream take no more records. Raises StreamDisabled if it is so already."""
+        self.change(lambda _, now_us: [{"kind": control.CLOSE, "at_us": now_us}])
+
+    def refreshed_options(self) -> StreamOptions:
+        """The stream's options as published now."""
+        return decode_state(self._index.state()[0]).state.options
+
+    def forget_segments_before(self, horizon: int) -> None:
+        """Take segments behind the trim horizon out of the index."""
+        with self._lock, self._index.write() as transaction:
+            transaction.delete_segments_before(horizon)
+            transaction.commit()
+
+    def roll(self, is_due: Callable[[Tail], bool]) -> None:
+        """Roll the active segment if it is due by this judgement, or anyway."""
+        with self._lock:
+            self._check_usable()
+            self._roll(lambda tail, _: is_due(tail))
 
     def sync(self) -> None:
         """Make durable what was appended. Under level "fsync" it is already."""
@@ -106,7 +145,7 @@ class GroupCommit:
     def _commit_requests(self, requests: list[Request]) -> None:
         try:
             with self._lock:
-                self._commit(requests, [])
+                self._commit(requests, _decide_nothing, may_use_reserve=False)
         except Exception as error:  # noqa: BLE001 - it is everybody's outcome
             for request in requests:
                 if not request.is_done:
@@ -120,29 +159,30 @@ class GroupCommit:
                 f"an earlier sync of this stream failed ({self._poison}); close it and open it again to append"
             )
 
-    def _commit(self, requests: list[Request], controls: list[Control]) -> None:
+    def _commit(self, requests: list[Request], decide: Decide, may_use_reserve: bool) -> None:
         self._check_usable()
-        needed = 0
         while True:
-            if needed:
-                self._roll(needed)
             with self._index.write() as transaction:
                 tail = transaction.tail()
-                if tail.flags & CLOSED:
-                    raise StreamDisabled(f"stream {self.router.state.name} is disabled: it takes no more records")
                 self._follow_state(transaction, tail, requests)
+                state = self.router.state
+                controls = decide(state, self._clock.wall_us())
+                is_refused = requests or any(record["kind"] not in _AFTER_CLOSING for record in controls)
+                if tail.flags & CLOSED and is_refused:
+                    raise StreamDisabled(f"stream {state.name} is disabled: it takes no more records")
                 plan = self._planner(transaction, tail).plan(requests, controls)
-                if plan.tail is not None and self._roller.must_roll(tail, self.router.state.options, len(plan.block)):
-                    needed = len(plan.block)
-                    continue
-                if plan.tail is not None:
+                needed = len(plan.block)
+                fits = not self._roller.must_roll(tail, state.options, needed, may_use_reserve)
+                if plan.tail is not None and fits:
                     self._write_and_publish(transaction, tail, plan)
-            break
+            if plan.tail is None or fits:
+                break
+            self._roll(partial(self._roller.must_roll, block_bytes=needed, may_use_reserve=may_use_reserve), needed)
         self._acknowledge(plan)
 
-    def _roll(self, needed: int) -> None:
+    def _roll(self, is_due: Callable[[Tail, StreamOptions], bool], needed: int = 0) -> None:
         try:
-            self._roller.roll(needed)
+            self._roller.roll(is_due, needed)
         except StorageFailed as error:
             self._poison = error
             raise
@@ -155,9 +195,10 @@ class GroupCommit:
         """Take up the state that another process committed, and route again what was routed by an older one."""
         if tail.state_version != self.router.state.version:
             self.router = Router(decode_state(transaction.state()).state)
-        for request in requests:
-            if request.state_version != tail.state_version:
-                encode_request(request, self.router)
+        if not tail.flags & CLOSED:
+            for request in requests:
+                if request.state_version != tail.state_version:
+                    encode_request(request, self.router)
 
     def _write_and_publish(self, transaction: IndexWrite, before: Tail, plan: Plan) -> None:
         after = plan.tail

@@ -15,6 +15,7 @@ from shardlog.errors import InvalidArgument, IteratorExpired, TrimmedData
 from shardlog.format.record import Record
 from shardlog.format.token import TRIM_HORIZON_SEQUENCE, Token, decode_token, encode_token
 from shardlog.options import PAGE_BYTES_MAX, RECORDS_PER_PAGE_MAX
+from shardlog.stream.lineage import children_of
 from shardlog.stream.open_stream import OpenStream
 from shardlog.stream.reading import SegmentDamage
 from shardlog.stream.state import Shard
@@ -153,4 +154,4 @@ def _take(batch: list[Record], limit: int, room: int, is_first: bool) -> tuple[i
 
 
 def _children(stream: OpenStream, shard: Shard) -> tuple[str, ...]:
-    return tuple(sorted(child.shard_id for child in stream.state().shards if shard.number in child.parents))
+    return tuple(sorted(child.shard_id for child in children_of(stream.state(), shard)))

@@ -25,7 +25,9 @@ from shardlog.model import Statistics
 from shardlog.stream.commit import GroupCommit
 from shardlog.stream.opening import OpenedStream, open_to_read, open_to_write
 from shardlog.stream.reading import BatchReader, Cursor, SegmentDamage
+from shardlog.stream.retention import Retention
 from shardlog.stream.rolling import Roller, mark_of
+from shardlog.stream.sampling import recent_keys, weighted_median
 from shardlog.stream.state import StreamState, decode_state
 
 _EVENT_PREFIX_DIGITS: Final = 16
@@ -60,7 +62,9 @@ class OpenStream:
         )
         self.commits = GroupCommit(self.index, opened.mark, self._roller, self._state, surroundings.clock)
         self._event_prefix = self.stream_uuid.hex()[:_EVENT_PREFIX_DIGITS]
+        self._horizon_seen = 0
         self._closed = False
+        self.retention = Retention(surroundings.files, self.index, self.segments, self.commits, surroundings.clock)
 
     def state(self) -> StreamState:
         """The stream's state as published now. Raises Closed."""
@@ -72,7 +76,11 @@ class OpenStream:
     def tail(self) -> Tail:
         """The tail as published now. Raises Closed."""
         self.check_open()
-        return self.index.tail()
+        tail = self.index.tail()
+        if tail.trim_horizon != self._horizon_seen:
+            self._horizon_seen = tail.trim_horizon
+            self.segments.close_files()  # an open file keeps the space of a segment that has expired
+        return tail
 
     def check_open(self) -> None:
         """Raise Closed if it is."""
@@ -95,6 +103,26 @@ class OpenStream:
             if not isinstance(item, SegmentDamage) and item.header.timestamp_us >= wanted_us:
                 return max(item.header.first_sequence, tail.trim_horizon)
         return tail.next_sequence
+
+    def sequence_before_bytes(self, length: int) -> int:
+        """A sequence number with at least so many bytes of log after it, or the first one there is."""
+        tail = self.tail()
+        if tail.offset > length:
+            rows = [row for row in self.index.positions() if row.offset <= tail.offset - length]
+            return rows[-1].first_sequence if rows else tail.segment_first
+        behind = tail.offset
+        first = tail.segment_first
+        for segment in reversed(self.index.segments()[:-1]):
+            if behind >= length:
+                break
+            first = segment.first_sequence
+            behind += self.segments.file(*segment).size()
+        return first
+
+    def hash_to_split_at(self, shard_id: str) -> int:
+        """Where half of what a shard took lately went. Raises ShardNotFound, InvalidArgument."""
+        shard = self.state().shard(shard_id)
+        return weighted_median(shard, recent_keys(self, shard))
 
     def statistics(self) -> Statistics:
         """Figures of the whole stream."""

@@ -24,10 +24,11 @@ from shardlog.index.environment import Index, IndexContent, SegmentName
 from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
 from shardlog.log.mark_file import MarkFile, create_mark
 from shardlog.log.recovery import LogEnd, add_counts, find_log_end
-from shardlog.log.segments import list_segments, read_segment_header
-from shardlog.log.writer import ActiveSegment, footer_reserve
+from shardlog.log.segments import expired_segments, read_segment_header
+from shardlog.log.writer import ActiveSegment, footer_reserve, remove_expired
+from shardlog.stream.lineage import fold
 from shardlog.stream.rolling import UNSYNCED_NUMBERS_MAX
-from shardlog.stream.state import Snapshot, decode_state, encode_state, fold, positions_of
+from shardlog.stream.state import Snapshot, decode_state, encode_state, positions_of
 
 _log = logging.getLogger("shardlog")
 
@@ -141,6 +142,8 @@ def _recover(files: Files, path: str, mark_file: MarkFile) -> tuple[Index, bytes
         _set_aside(files, path, end)
     _adopt(files, log_path, end, mark)
     snapshot = decode_state(end.snapshot)
+    for segment in expired_segments(end.segments, fold(snapshot.state, end.controls).trim_horizon):
+        remove_expired(files, f"{log_path}/{names.segment_name(*segment)}")
     index_path = f"{path}/{names.INDEX}"
     if not files.exists(index_path):
         files.make_directory(index_path)
@@ -217,6 +220,8 @@ def _index_content(
         file.close()
     must_roll = end.sealed or end.torn_end > end.offset or unsynced
     next_sequence = end.next_sequence + (UNSYNCED_NUMBERS_MAX if unsynced else 0)
+    expired = expired_segments(end.segments, state.trim_horizon)
+    oldest = end.segments[len(expired)][0]
     counts = dict(snapshot.counts)
     for shard, (records, body_bytes) in end.counts.items():
         counts[shard] = add_counts(counts.get(shard), records, body_bytes)
@@ -237,12 +242,12 @@ def _index_content(
         indexed_offset=end.indexed_offset,
         state_version=state.version,
         rolling_id=max(segment_id for _, segment_id in end.segments),
-        trim_horizon=end.segments[0][0],
+        trim_horizon=state.trim_horizon,
     )
     return IndexContent(
         tail=tail,
         state=encode_state(state),
-        segments=[SegmentName(*segment) for segment in list_segments(files, f"{path}/{names.LOG}")],
+        segments=[SegmentName(*segment) for segment in end.segments if segment[0] >= oldest],
         positions=end.positions,
         producers={**snapshot.producers, **positions_of(end.controls)}.items(),
         counts=counts,

@@ -19,7 +19,8 @@ from shardlog.log.recovery import INDEX_STRIDE_BYTES, Counts, add_counts
 from shardlog.model import Appended
 from shardlog.options import PRODUCERS_MAX
 from shardlog.stream.append import Request
-from shardlog.stream.state import StreamState, decode_state, encode_state, fold
+from shardlog.stream.lineage import fold
+from shardlog.stream.state import StreamState, decode_state, encode_state
 
 CHECKPOINT_STRIDE_BYTES: Final = 1 << 20
 """One checkpoint for so many bytes of a segment: recovery steps through little more than that."""
@@ -141,7 +142,7 @@ class Planner:
             indexed_offset=indexed_offset,
             state_version=state.version,
             rolling_id=tail.rolling_id,
-            trim_horizon=tail.trim_horizon,
+            trim_horizon=state.trim_horizon,
         )
 
     def _checkpoint(self) -> Control:

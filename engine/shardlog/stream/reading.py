@@ -72,6 +72,10 @@ class Cursor:
         """The blocks up to the tail that hold numbers from `next_sequence` on, and what cannot be read."""
         if self._place is None:
             self._place = self._locate(tail)
+            first = self._place.segment
+            if first.first_sequence > self.next_sequence:
+                damage = Damage(self.next_sequence, first.first_sequence, 0, 0, "what came before it is missing")
+                yield SegmentDamage(names.segment_name(*first), damage)
         while True:
             place = self._place
             segment = place.segment
@@ -99,8 +103,10 @@ class Cursor:
                 return _Place(segment, position.offset, None, position.first_sequence)
             return self._start_of(segment)
         found = self._index.segment_at(sequence)
+        if sequence < tail.trim_horizon:
+            raise TrimmedData(f"sequence number {sequence} lies before the trim horizon {tail.trim_horizon}")
         if found is None:
-            raise TrimmedData(f"sequence number {sequence} lies before the first segment")
+            return self._start_of(self._index.segments()[0])
         footer = self._segments.footer(*found)
         if footer and footer.positions:
             row = bisect_right(footer.positions, sequence, key=lambda row: row.first_sequence) - 1

@@ -9,6 +9,7 @@ lock ROLL, held over all this, tells a dead roller from one that is between two 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from shardlog.clock import MICROSECOND, Clock
@@ -84,10 +85,13 @@ class Roller:
             self._active.close()
             self._active = None
 
-    def must_roll(self, tail: Tail, options: StreamOptions, block_bytes: int) -> bool:
+    def must_roll(self, tail: Tail, options: StreamOptions, block_bytes: int, may_use_reserve: bool) -> bool:
         """Whether a block of so many bytes needs a new segment."""
-        if tail.flags & (ROLLING | MUST_ROLL) or tail.offset + block_bytes > tail.limit:
+        room = tail.limit + (footer_reserve(options.segment_bytes) // 2 if may_use_reserve else 0)
+        if tail.flags & (ROLLING | MUST_ROLL) or tail.offset + block_bytes > room:
             return True
+        if may_use_reserve:
+            return False
         if tail.next_sequence == tail.segment_first:
             return False  # empty: there is nothing that could expire, and no number that it would be in the way of
         if (
@@ -97,20 +101,23 @@ class Roller:
             return True
         return self._clock.wall_us() - tail.segment_created_us >= options.segment_age // MICROSECOND
 
-    def roll(self, block_bytes: int) -> None:
-        """Roll unless somebody else did. Raises StorageFull with the old segment still active."""
+    def roll(self, is_due: Callable[[Tail, StreamOptions], bool], block_bytes: int) -> None:
+        """Roll to a segment with room for a block, if it is (still) due.
+
+        Raises StorageFull with the old segment still active.
+        """
         with roll_held(self._lock):
-            if self._begin(block_bytes):
+            if self._begin(is_due):
                 with self._index.write() as transaction:
                     after = self._replace(transaction, transaction.tail(), block_bytes)
                 self._mark.write(mark_of(after))
                 self._mark.sync()
 
-    def _begin(self, block_bytes: int) -> bool:
+    def _begin(self, is_due: Callable[[Tail, StreamOptions], bool]) -> bool:
         """Say in the index that a roll has begun, and to which segment; False where none is needed any more."""
         with self._index.write() as transaction:
             tail = transaction.tail()
-            if not self.must_roll(tail, decode_state(transaction.state()).state.options, block_bytes):
+            if not is_due(tail, decode_state(transaction.state()).state.options):
                 return False
             if tail.flags & ROLLING:
                 remove_begun_segment(self._files, self._log_path, tail.rolling_id)

@@ -1,13 +1,13 @@
 """A stream's state: what it is, which shards it has, whether it takes records. A frozen value, replaced as a whole.
 
-State is the fold of control records over the snapshot in a segment header. Nothing here does I/O.
+State is the fold of control records (`stream.lineage`) over the snapshot in a segment header. Nothing here does I/O.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -15,15 +15,16 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from shardlog.clock import datetime_of
-from shardlog.errors import CorruptLog, ShardNotFound, UnsupportedVersion
+from shardlog.errors import CorruptLog, ShardNotFound
 from shardlog.format import control, names
 from shardlog.format.control import Control
 from shardlog.model import HASH_RANGE_END, ShardDescription, StreamDescription
-from shardlog.options import StreamOptions
+from shardlog.options import ShardingPolicy, StreamOptions
 
 Counts = dict[int, tuple[int, int]]
 
-_HASH_BYTES: Final = 16
+
+HASH_BYTES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Shard:
 
     number: int
     created_ms: int
-    parents: tuple[int, ...]
+    parent_ids: tuple[str, ...]
     hash_first: int
     hash_next: int
     first_sequence: int
@@ -56,6 +57,10 @@ class StreamState:
     version: int = 0
     """Grows with every control record that changes the state."""
     closed: bool = False
+    next_shard: int = 0
+    """Number of the next shard; numbers are never used twice."""
+    trim_horizon: int = 1
+    """First readable sequence number."""
 
     @cached_property
     def open_shards(self) -> tuple[Shard, ...]:
@@ -66,7 +71,7 @@ class StreamState:
 
     @cached_property
     def _first_digests(self) -> list[bytes]:
-        return [shard.hash_first.to_bytes(_HASH_BYTES, "big") for shard in self.open_shards]
+        return [shard.hash_first.to_bytes(HASH_BYTES, "big") for shard in self.open_shards]
 
     @cached_property
     def by_number(self) -> dict[int, Shard]:
@@ -107,7 +112,7 @@ class StreamState:
     def _describe_shard(self, shard: Shard) -> ShardDescription:
         return ShardDescription(
             shard.shard_id,
-            tuple(self.by_number[parent].shard_id for parent in shard.parents if parent in self.by_number),
+            shard.parent_ids,
             (shard.hash_first, shard.hash_next),
             shard.first_sequence,
             shard.end_sequence,
@@ -130,26 +135,26 @@ def new_state(name: str, created_us: int, options: StreamOptions, shard_count: i
         Shard(number, created_us // 1000, (), bounds[number], bounds[number + 1], 1, None)
         for number in range(shard_count)
     )
-    return StreamState(name, names.stream_label(created_us), created_us, options, shards)
+    return StreamState(name, names.stream_label(created_us), created_us, options, shards, next_shard=shard_count)
 
 
-def fold(state: StreamState, controls: Iterable[tuple[int, Control]]) -> StreamState:
-    """The state after control records, each with its sequence number. Positions change nothing here."""
-    for sequence, record in controls:
-        kind = record["kind"]
-        if kind in (control.POSITION, control.CHECKPOINT):
-            continue
-        if kind != control.CLOSE:
-            raise UnsupportedVersion(f"control record {sequence} is of kind {kind!r}, which this release does not know")
-        state = _closed(state, sequence)
-    return state
+def encode_changeable(options: StreamOptions) -> dict[str, Any]:
+    """The options that can be changed later, as a snapshot and a configure record hold them."""
+    return {
+        "retention_seconds": options.retention.total_seconds() if options.retention else None,
+        "retention_bytes": options.retention_bytes,
+        "sharding": options.sharding.as_fields() if options.sharding else None,
+    }
 
 
-def _closed(state: StreamState, sequence: int) -> StreamState:
-    shards = tuple(
-        replace(shard, end_sequence=sequence) if shard.end_sequence is None else shard for shard in state.shards
-    )
-    return replace(state, shards=shards, version=state.version + 1, closed=True)
+def decode_changeable(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same as attributes of StreamOptions."""
+    seconds, sharding = fields["retention_seconds"], fields["sharding"]
+    return {
+        "retention": None if seconds is None else timedelta(seconds=seconds),
+        "retention_bytes": fields["retention_bytes"],
+        "sharding": None if sharding is None else ShardingPolicy.of_fields(sharding),
+    }
 
 
 def positions_of(controls: Iterable[tuple[int, Control]]) -> dict[str, int]:
@@ -167,19 +172,21 @@ def encode_state(state: StreamState, producers: Iterable[tuple[str, int]] = (), 
             "created_us": state.created_us,
             "version": state.version,
             "closed": state.closed,
+            "next_shard": state.next_shard,
+            "trim_horizon": state.trim_horizon,
             "view_type": options.view_type,
             "key_names": options.key_names,
             "partition_key": options.partition_key,
-            "retention_seconds": options.retention.total_seconds() if options.retention else None,
+            **encode_changeable(options),
             "durability": options.durability,
             "segment_bytes": options.segment_bytes,
             "shards": [
                 (
                     shard.number,
                     shard.created_ms,
-                    shard.parents,
-                    shard.hash_first.to_bytes(_HASH_BYTES, "big"),
-                    (shard.hash_next - 1).to_bytes(_HASH_BYTES, "big"),
+                    shard.parent_ids,
+                    shard.hash_first.to_bytes(HASH_BYTES, "big"),
+                    (shard.hash_next - 1).to_bytes(HASH_BYTES, "big"),
                     shard.first_sequence,
                     shard.end_sequence,
                 )
@@ -196,14 +203,13 @@ def decode_state(content: bytes) -> Snapshot:
     """A snapshot of its bytes. Raises CorruptLog."""
     try:
         fields: dict[str, Any] = msgpack.unpackb(content, use_list=False)
-        seconds = fields["retention_seconds"]
         options = StreamOptions(
             view_type=fields["view_type"],
             key_names=fields["key_names"],
             partition_key=fields["partition_key"],
-            retention=None if seconds is None else timedelta(seconds=seconds),
             durability=fields["durability"],
             segment_bytes=fields["segment_bytes"],
+            **decode_changeable(fields),
         )
         shards = tuple(_decode_shard(row) for row in fields["shards"])
         state = StreamState(
@@ -214,6 +220,8 @@ def decode_state(content: bytes) -> Snapshot:
             shards,
             fields["version"],
             fields["closed"],
+            fields["next_shard"],
+            fields["trim_horizon"],
         )
         counts = {shard: (records, body_bytes) for shard, records, body_bytes in fields["counts"]}
         return Snapshot(state, dict(fields["producers"]), counts)
@@ -222,11 +230,11 @@ def decode_state(content: bytes) -> Snapshot:
 
 
 def _decode_shard(row: tuple[Any, ...]) -> Shard:
-    number, created_ms, parents, hash_first, hash_last, first_sequence, end_sequence = row
+    number, created_ms, parent_ids, hash_first, hash_last, first_sequence, end_sequence = row
     return Shard(
         number,
         created_ms,
-        parents,
+        parent_ids,
         int.from_bytes(hash_first, "big"),
         int.from_bytes(hash_last, "big") + 1,
         first_sequence,

@@ -62,15 +62,17 @@ class CrashState:
         return "\n".join([*lines, f"      power cut; what else was not synced is {self.otherwise.kind}"])
 
 
-def crash_states(recording: Recording, strategy: Strategy) -> Iterator[CrashState]:
-    """The states of a recording, in the order of their points. Many have the same image."""
+def crash_states(recording: Recording, strategy: Strategy, first: int = 0) -> Iterator[CrashState]:
+    """The states of a recording from a point on, in the order of the points. Many have the same image."""
     disk = Disk(recording.base)
     operations = recording.operations
     newest: int | None = None
     is_marked = True
     for point in range(len(operations) + 1):
         is_last = point == len(operations)
-        if is_last or (is_marked and not isinstance(operations[point], Marked)):
+        if point < first:
+            newest = None
+        elif is_last or (is_marked and not isinstance(operations[point], Marked)):
             # Something was promised since: all that may be on the disk now is judged by that.
             yield from _states_at(disk, point, strategy, None)
             newest, is_marked = None, False

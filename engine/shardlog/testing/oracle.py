@@ -174,16 +174,20 @@ def _stream_violations(
     if seen.error is not None:
         yield f"it does not open or read: {seen.error}"
         return
-    first = seen.sights[0]
-    yield from (f"a record that nobody appended: {record}" for record in first.strange)
-    yield from _number_violations(stream, appends, first)
-    yield from _append_violations(appends, first)
-    yield from _position_violations(appends, first)
-    if stream.phase == "disabled" and first.status != "DISABLED":
-        yield "it was disabled, and is enabled again"
-    if stream.phase == "enabled" and first.status != "ENABLED":
-        yield "it is disabled, and nobody disabled it"
+    yield from sight_violations(stream, appends, seen.sights[0])
+    yield from _position_violations(appends, seen.sights[0])
     yield from _repetition_violations(stream, seen)
+
+
+def sight_violations(stream: StreamPromise, appends: dict[int, AppendPromise], sight: Sight) -> Iterator[str]:
+    """What one sight of a stream shows that breaks a promise."""
+    yield from (f"a record that nobody appended: {record}" for record in sight.strange)
+    yield from _number_violations(stream, appends, sight)
+    yield from _append_violations(appends, sight)
+    if stream.phase == "disabled" and sight.status != "DISABLED":
+        yield "it was disabled, and is enabled again"
+    if stream.phase == "enabled" and sight.status != "ENABLED":
+        yield "it is disabled, and nobody disabled it"
 
 
 def _number_violations(stream: StreamPromise, appends: dict[int, AppendPromise], sight: Sight) -> Iterator[str]:
