@@ -57,6 +57,7 @@ from shardlog.stream.directories import create_stream_directory, labels, remove_
 from shardlog.stream.following import OnDamage, Position, Reading
 from shardlog.stream.iterators import Page, get_page, new_iterator
 from shardlog.stream.lineage import plan_configure, plan_merge, plan_roll_over, plan_split
+from shardlog.stream.maintenance import Maintenance
 from shardlog.stream.open_stream import OpenStream, Surroundings, registry
 from shardlog.stream.retention import Trimmed
 from shardlog.stream.state import StreamState
@@ -79,7 +80,7 @@ class Stream:
         self._stream = stream
         self._read_only = read_only
         self._closed = False
-        self._async_appends = AsyncAppends(stream.commits)
+        self._async_appends = AsyncAppends(stream)
 
     def append(
         self, changes: Iterable[Change], *, producer: str | None = None, position: int | None = None
@@ -92,7 +93,7 @@ class Stream:
         Raises InvalidArgument and StorageFull having appended nothing, StreamDisabled, ReadOnly, Closed; after
         StorageFailed the outcome is unknown.
         """
-        return self._writable().commits.append(self._request(changes, producer, position))
+        return self._writable().append(self._request(changes, producer, position))
 
     async def append_async(
         self, changes: Iterable[Change], *, producer: str | None = None, position: int | None = None
@@ -297,6 +298,7 @@ class Store:
         self._streams: dict[str, Stream] = {}
         self._lock = threading.RLock()
         self._process = os.getpid()
+        self._maintenance: Maintenance | None = None
         self._closed = False
 
     def create_stream(
@@ -394,6 +396,9 @@ class Store:
         with self._lock:
             self._closed = True
             streams, self._streams = self._streams, {}
+            maintenance, self._maintenance = self._maintenance, None
+        if maintenance is not None and self._process == os.getpid():
+            maintenance.close()
         with ExitStack() as closing:  # one that fails does not keep the others
             for stream in streams.values():
                 closing.callback(stream.close)
@@ -408,6 +413,17 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<Store {self.path!r}{' (closed)' if self._closed else ''}>"
+
+    def start_maintenance(self) -> None:
+        """Look after the streams that are opened through this store, in a thread; see `open`."""
+        with self._lock:
+            self._check_writable()
+            if self._maintenance is None:
+                self._maintenance = Maintenance(self._open_streams)
+
+    def _open_streams(self) -> list[OpenStream]:
+        with self._lock:
+            return [stream._stream for stream in self._streams.values() if not stream._closed]
 
     def _check_open(self) -> None:
         if self._closed or self._process != os.getpid():
@@ -468,18 +484,22 @@ def open(  # noqa: A001 - `shardlog.open`, as `gzip.open`
 ) -> Store:
     """Open a store; `create` makes one where there is none.
 
-    `read_only` changes nothing on disk, and serves a damaged store as far as it goes. `lock_timeout`: seconds to wait
-    for another process that is opening or repairing. `clock` is for tests.
+    `read_only` changes nothing on disk, and serves a damaged store as far as it goes. `maintenance` starts a thread that
+    expires records and lets shards follow the load, for the streams that are opened through this store. `lock_timeout`:
+    seconds to wait for another process that is opening or repairing. `clock` is for tests.
 
     Raises InvalidArgument where there is no store, StoreLocked, UnsupportedVersion, StorageFailed (a file system that
     does not keep the promises).
     """
     if sys.platform != "linux":
         raise StorageFailed(f"shardlog needs Linux (open-file-description locks, fallocate); this is {sys.platform}")
-    if maintenance:
-        raise InvalidArgument("maintenance: background expiry is not built yet; leave it out")
+    if maintenance and read_only:
+        raise InvalidArgument("maintenance: a store that is open to read changes nothing; leave one of the two out")
     surroundings = Surroundings(PosixFiles(), clock or SystemClock(), lock_timeout)
-    return open_store(os.path.abspath(os.fspath(path)), create and not read_only, read_only, surroundings)
+    store = open_store(os.path.abspath(os.fspath(path)), create and not read_only, read_only, surroundings)
+    if maintenance:
+        store.start_maintenance()
+    return store
 
 
 def open_store(path: str, create: bool, read_only: bool, surroundings: Surroundings) -> Store:

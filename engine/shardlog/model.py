@@ -137,6 +137,14 @@ class StreamDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardThroughput:
+    """What a shard takes, on average over the time that was measured."""
+
+    records_per_second: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """Figures of a stream. `bytes` is the space its segments take on disk; times are of the records readable now."""
 

@@ -21,13 +21,15 @@ from shardlog.files.watch import Watch
 from shardlog.format import names
 from shardlog.index.tail import Tail
 from shardlog.log.segments import Segments
-from shardlog.model import Statistics
+from shardlog.model import Appended, Statistics
+from shardlog.stream.append import Request
 from shardlog.stream.commit import GroupCommit
 from shardlog.stream.opening import OpenedStream, open_to_read, open_to_write
 from shardlog.stream.reading import BatchReader, Cursor, SegmentDamage
 from shardlog.stream.retention import Retention
 from shardlog.stream.rolling import Roller, mark_of
 from shardlog.stream.sampling import recent_keys, weighted_median
+from shardlog.stream.sharding import Sharder
 from shardlog.stream.state import StreamState, decode_state
 
 _EVENT_PREFIX_DIGITS: Final = 16
@@ -64,7 +66,19 @@ class OpenStream:
         self._event_prefix = self.stream_uuid.hex()[:_EVENT_PREFIX_DIGITS]
         self._horizon_seen = 0
         self._closed = False
+        self.sharder = Sharder(self)
         self.retention = Retention(surroundings.files, self.index, self.segments, self.commits, surroundings.clock)
+
+    def append(self, request: Request) -> Appended:
+        """Commit a request; see `GroupCommit.append`."""
+        appended = self.commits.append(request)
+        self.sharder.tick()
+        return appended
+
+    def append_many(self, requests: list[Request]) -> None:
+        """Commit encoded requests together; see `GroupCommit.append_many`."""
+        self.commits.append_many(requests)
+        self.sharder.tick()
 
     def state(self) -> StreamState:
         """The stream's state as published now. Raises Closed."""

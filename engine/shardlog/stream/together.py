@@ -7,7 +7,7 @@ import weakref
 
 from shardlog.model import Appended
 from shardlog.stream.append import Request, encode_request
-from shardlog.stream.commit import GroupCommit
+from shardlog.stream.open_stream import OpenStream
 
 _Waiting = tuple[Request, "asyncio.Future[Appended]"]
 
@@ -15,8 +15,8 @@ _Waiting = tuple[Request, "asyncio.Future[Appended]"]
 class AsyncAppends:
     """What the tasks of each event loop wait for. One thread at a time commits what has gathered meanwhile."""
 
-    def __init__(self, commits: GroupCommit) -> None:
-        self._commits = commits
+    def __init__(self, stream: OpenStream) -> None:
+        self._stream = stream
         self._waiting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Waiting]] = (
             weakref.WeakKeyDictionary()
         )
@@ -26,7 +26,7 @@ class AsyncAppends:
 
     async def append(self, request: Request) -> Appended:
         """Commit a request. Cancelling the caller does not take it back."""
-        encode_request(request, self._commits.router)
+        encode_request(request, self._stream.commits.router)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Appended] = loop.create_future()
         self._waiting.setdefault(loop, []).append((request, future))
@@ -37,7 +37,7 @@ class AsyncAppends:
     async def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while waiting := self._waiting.pop(loop, []):
-                await asyncio.to_thread(self._commits.append_many, [request for request, _ in waiting])
+                await asyncio.to_thread(self._stream.append_many, [request for request, _ in waiting])
                 for request, future in waiting:
                     if future.done():
                         continue  # its task was cancelled

@@ -1,0 +1,198 @@
+"""Splitting by write throughput: when shards change by themselves.
+
+Owns the measuring of throughput per shard (from the index's counters, which all processes share), the decision, and
+carrying it out. The decision is a pure function of what was measured and of the time; it asks for nothing but a plan,
+and the plan is checked again under the lock between the writers: a process whose picture is old changes nothing. A new
+shard has no history, so two processes cannot split twice for one cause.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from shardlog.clock import MICROSECOND
+from shardlog.errors import InvalidArgument, ShardClosed, ShardNotFound
+from shardlog.format.control import Control
+from shardlog.model import ShardThroughput
+from shardlog.options import ShardingPolicy
+from shardlog.stream.lineage import plan_merge, plan_roll_over, plan_split
+from shardlog.stream.sampling import HotKey, hot_key, recent_keys, weighted_median
+from shardlog.stream.state import Shard, StreamState
+
+if TYPE_CHECKING:
+    from shardlog.stream.open_stream import OpenStream
+
+_log = logging.getLogger("shardlog")
+
+SAMPLES_PER_WINDOW: Final = 8
+_SECOND_US: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Records and bytes per shard number since the stream was created, at a time."""
+
+    at_us: int
+    counts: dict[int, tuple[int, int]]
+    open_shards: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What should happen: one shard to "split" or "roll", or two neighbours to "merge"."""
+
+    kind: str
+    shards: tuple[Shard, ...]
+
+
+def throughput(samples: Sequence[Sample], shard: Shard) -> ShardThroughput | None:
+    """Records/s and bytes/s of a shard between the first and the last sample; None unless it was open all the time."""
+    first, last = samples[0], samples[-1]
+    seconds = (last.at_us - first.at_us) / _SECOND_US
+    if seconds <= 0 or shard.number not in first.open_shards or shard.number not in last.open_shards:
+        return None
+    records_before, bytes_before = first.counts.get(shard.number, (0, 0))
+    records, body_bytes = last.counts.get(shard.number, (0, 0))
+    return ShardThroughput((records - records_before) / seconds, (body_bytes - bytes_before) / seconds)
+
+
+def load(policy: ShardingPolicy, rate: ShardThroughput) -> float:
+    """How much of a shard's target is taken: 1 is all of it, by records or by bytes, whichever is more."""
+    shares = [0.0]
+    if policy.records_per_second is not None:
+        shares.append(rate.records_per_second / policy.records_per_second)
+    if policy.bytes_per_second is not None:
+        shares.append(rate.bytes_per_second / policy.bytes_per_second)
+    return max(shares)
+
+
+def decide(policy: ShardingPolicy, state: StreamState, samples: Sequence[Sample], now_us: int) -> list[Intent]:
+    """What the policy wants now, most urgent first. Pure.
+
+    `samples` are in order of time. A split wants the target exceeded on average over the window and still in its last
+    part; a merge, two neighbours below `merge_below` together over the window.
+    """
+    shards = state.open_shards
+    intents: list[Intent] = []
+    newest_ms = max(shard.created_ms for shard in shards)
+    has_cooled = now_us - newest_ms * 1000 >= policy.cooldown // MICROSECOND
+    window = [sample for sample in samples if now_us - sample.at_us <= policy.window // MICROSECOND * 9 // 8]
+    is_whole = len(window) > 1 and window[-1].at_us - window[0].at_us >= policy.window // MICROSECOND
+    if is_whole and has_cooled:
+        rates = {shard.number: throughput(window, shard) for shard in shards}
+        loads = {number: load(policy, rate) for number, rate in rates.items() if rate is not None}
+        intents += _splits(policy, shards, loads, window[-2:])
+        if not intents:
+            intents += _merges(policy, shards, loads)
+    if policy.roll_every is not None:
+        roll_us = policy.roll_every // MICROSECOND
+        taken = {shard.number for intent in intents for shard in intent.shards}
+        intents += [
+            Intent("roll", (shard,))
+            for shard in shards
+            if shard.number not in taken and now_us - shard.created_ms * 1000 >= roll_us
+        ]
+    return intents
+
+
+def _splits(
+    policy: ShardingPolicy, shards: Sequence[Shard], loads: dict[int, float], latest: Sequence[Sample]
+) -> list[Intent]:
+    def is_over(shard: Shard) -> bool:
+        rate = throughput(latest, shard)
+        return loads.get(shard.number, 0.0) > 1 and rate is not None and load(policy, rate) > 1
+
+    over = sorted(filter(is_over, shards), key=lambda shard: -loads[shard.number])
+    room = max(0, policy.max_shards - len(shards))
+    return [Intent("split", (shard,)) for shard in over[:room]]
+
+
+def _merges(policy: ShardingPolicy, shards: Sequence[Shard], loads: dict[int, float]) -> list[Intent]:
+    room = len(shards) - policy.min_shards
+    intents: list[Intent] = []
+    index = 0
+    while index + 1 < len(shards) and len(intents) < room:
+        left, right = shards[index], shards[index + 1]
+        if left.number in loads and right.number in loads:
+            if loads[left.number] + loads[right.number] < policy.merge_below:
+                intents.append(Intent("merge", (left, right)))
+                index += 1
+        index += 1
+    return intents
+
+
+class Sharder:
+    """Measures one stream in this process and carries out what its policy wants. Ticks with the appends."""
+
+    def __init__(self, stream: OpenStream) -> None:
+        self._stream = stream
+        self._samples: deque[Sample] = deque(maxlen=4 * SAMPLES_PER_WINDOW)
+        self._lock = threading.Lock()
+        self._next_us = 0
+        self.hot_keys: tuple[HotKey, ...] = ()
+        """Keys that kept a shard from being split when last it was due."""
+
+    def tick(self) -> None:
+        """Called after each append: takes a sample when one is due, and acts on it. Costs a comparison otherwise."""
+        policy = self._stream.commits.options.sharding
+        if policy is None:
+            return
+        now_us = self._stream.clock.wall_us()
+        if now_us < self._next_us or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._next_us = now_us + policy.window // MICROSECOND // SAMPLES_PER_WINDOW
+            self.run(policy, now_us)
+        finally:
+            self._lock.release()
+
+    def run(self, policy: ShardingPolicy, now_us: int) -> None:
+        """Take a sample now, and carry out what follows from it."""
+        state = self._stream.state()
+        if state.closed:
+            return
+        if self._samples and now_us < self._samples[-1].at_us:
+            self._samples.clear()  # the clock was set back
+        numbers = frozenset(shard.number for shard in state.open_shards)
+        self._samples.append(Sample(now_us, self._stream.index.counts(), numbers))
+        hot: list[HotKey] = []
+        for intent in decide(policy, state, self._samples, now_us):
+            self._carry_out(policy, intent, hot)
+        self.hot_keys = tuple(hot)
+
+    def rates(self) -> dict[int, ShardThroughput]:
+        """Throughput of the open shards over the samples of this process, as far as it has them."""
+        samples = list(self._samples)
+        if len(samples) < 2:
+            return {}
+        found = {shard.number: throughput(samples, shard) for shard in self._stream.state().open_shards}
+        return {number: rate for number, rate in found.items() if rate is not None}
+
+    def _carry_out(self, policy: ShardingPolicy, intent: Intent, hot: list[HotKey]) -> None:
+        shard = intent.shards[0]
+        at = 0
+        if intent.kind == "split":
+            keys = recent_keys(self._stream, shard)
+            dominating = hot_key(shard.shard_id, keys)
+            if dominating is not None:
+                hot.append(dominating)
+                return
+            at = (shard.hash_first + shard.hash_next) // 2 if policy.halving else weighted_median(shard, keys)
+
+        def plan(state: StreamState, now_us: int) -> list[Control]:
+            if intent.kind == "split":
+                return [plan_split(state, shard.shard_id, at, now_us // 1000)]
+            if intent.kind == "merge":
+                return [plan_merge(state, shard.shard_id, intent.shards[1].shard_id, now_us // 1000)]
+            return [plan_roll_over(state, shard.shard_id, now_us // 1000)]
+
+        try:
+            self._stream.commits.change(plan)
+        except (ShardClosed, ShardNotFound, InvalidArgument) as error:
+            # Another process was faster, or there is nothing left to split.
+            _log.info("%s of %s was not needed any more: %s", intent.kind, shard.shard_id, error)
