@@ -10,6 +10,8 @@ with shardlog.open("store") as store:
         print(record.sequence, record.event, record.keys)
 """
 
+import logging
+
 from shardlog.api import Store, Stream, open  # noqa: A004 - `shardlog.open`, as `gzip.open`
 from shardlog.errors import (
     Closed,
@@ -68,3 +70,6 @@ __all__ = [
     "UnsupportedVersion",
     "open",
 ]
+
+# Silent unless the program configures logging (the library convention of the logging howto).
+logging.getLogger("shardlog").addHandler(logging.NullHandler())

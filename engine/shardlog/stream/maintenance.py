@@ -1,4 +1,4 @@
-"""The optional background thread of a store: expires records and lets shards follow the load, also while nobody appends.
+"""The optional background thread of a store: expires records and lets shards follow the load, also of idle streams.
 
 Owns when, not what: `stream.retention` and `stream.sharding` do the work. Its errors are logged and do not end it.
 """

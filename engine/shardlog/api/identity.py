@@ -1,0 +1,77 @@
+"""The identity of a store: its STORE file, format version and uuid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+from contextlib import suppress
+
+from shardlog.errors import (
+    CorruptLog,
+    UnsupportedVersion,
+)
+from shardlog.files.gate import gate_held
+from shardlog.files.mounts import check_filesystem
+from shardlog.files.protocol import Files, Site
+from shardlog.format import names
+
+_log = logging.getLogger("shardlog")
+
+
+_STORE_FORMAT = 1
+
+
+def create_store(files: Files, path: str) -> None:
+    """Make a store in a directory, which is made as well if need be."""
+    _make_directories(files, path)
+    check_filesystem(path)
+    if not files.exists(f"{path}/{names.STREAMS}"):
+        with suppress(FileExistsError):
+            files.make_directory(f"{path}/{names.STREAMS}")
+    content = json.dumps({"format": _STORE_FORMAT, "uuid": uuid.uuid4().hex}).encode() + b"\n"
+    temporary = f"{path}/{names.STORE}-{uuid.uuid4().hex}{names.TEMPORARY}"
+    file = files.create(temporary)
+    try:
+        file.pwrite(content, 0)
+        file.sync(Site.STORE_IDENTITY)
+    finally:
+        file.close()
+    lock = files.open_lock(f"{path}/{names.LOCK}")
+    try:
+        with gate_held(lock, path, 10.0):
+            if files.exists(f"{path}/{names.STORE}"):
+                files.unlink(temporary)  # another process was faster
+            else:
+                files.rename(temporary, f"{path}/{names.STORE}")
+            files.sync_directory(path, Site.STORE_ENTRY)
+    finally:
+        lock.close()
+
+
+def _make_directories(files: Files, path: str) -> None:
+    if files.exists(path):
+        return
+    parent = os.path.dirname(path)
+    _make_directories(files, parent)
+    with suppress(FileExistsError):
+        files.make_directory(path)
+    files.sync_directory(parent, Site.STORE_ENTRY)
+
+
+def read_identity(files: Files, path: str) -> bytes:
+    """The uuid that a STORE file holds. Raises CorruptLog, UnsupportedVersion."""
+    file = files.open_to_read(path)
+    try:
+        content = file.pread(4096, 0)
+    finally:
+        file.close()
+    try:
+        fields = json.loads(content)
+        store_format, store_uuid = fields["format"], bytes.fromhex(fields["uuid"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptLog(f"{path}: expected a store's identity, found {content[:80]!r}") from error
+    if store_format != _STORE_FORMAT:
+        raise UnsupportedVersion(f"{path}: the store has format {store_format}; this release knows {_STORE_FORMAT}")
+    return store_uuid
