@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import uuid
 from contextlib import suppress
 
-from shardlog.errors import (
-    CorruptLog,
-    UnsupportedVersion,
-)
+from shardlog.errors import CorruptLog, UnsupportedVersion
 from shardlog.files.gate import gate_held
 from shardlog.files.mounts import check_filesystem
 from shardlog.files.protocol import Files, Site
 from shardlog.format import names
-
-_log = logging.getLogger("shardlog")
-
-
-_STORE_FORMAT = 1
+from shardlog.format.identity import STORE_BYTES_MAX, decode_identity, encode_identity
 
 
 def create_store(files: Files, path: str) -> None:
@@ -30,7 +21,7 @@ def create_store(files: Files, path: str) -> None:
     if not files.exists(f"{path}/{names.STREAMS}"):
         with suppress(FileExistsError):
             files.make_directory(f"{path}/{names.STREAMS}")
-    content = json.dumps({"format": _STORE_FORMAT, "uuid": uuid.uuid4().hex}).encode() + b"\n"
+    content = encode_identity(uuid.uuid4().bytes)
     temporary = f"{path}/{names.STORE}-{uuid.uuid4().hex}{names.TEMPORARY}"
     file = files.create(temporary)
     try:
@@ -64,14 +55,10 @@ def read_identity(files: Files, path: str) -> bytes:
     """The uuid that a STORE file holds. Raises CorruptLog, UnsupportedVersion."""
     file = files.open_to_read(path)
     try:
-        content = file.pread(4096, 0)
+        content = file.pread(STORE_BYTES_MAX, 0)
     finally:
         file.close()
     try:
-        fields = json.loads(content)
-        store_format, store_uuid = fields["format"], bytes.fromhex(fields["uuid"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptLog(f"{path}: expected a store's identity, found {content[:80]!r}") from error
-    if store_format != _STORE_FORMAT:
-        raise UnsupportedVersion(f"{path}: the store has format {store_format}; this release knows {_STORE_FORMAT}")
-    return store_uuid
+        return decode_identity(content)
+    except (CorruptLog, UnsupportedVersion) as error:
+        raise type(error)(f"{path}: {error}") from error

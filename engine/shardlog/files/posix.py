@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from shardlog.errors import ShardlogError, StorageFailed, StorageFull
 from shardlog.files.protocol import File, LockFile, Site
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl(2)).
 _FLOCK = struct.Struct("hhqqi4x")
 _FILE_MODE = 0o666
@@ -32,7 +32,7 @@ def translated(what: str, path: str) -> Iterator[None]:
 
 def storage_error(error: OSError, what: str, path: str) -> ShardlogError:
     """StorageFull or StorageFailed for an OSError."""
-    kind = StorageFull if error.errno in _NO_ROOM else StorageFailed
+    kind = StorageFull if error.errno in NO_ROOM else StorageFailed
     return kind(f"{what} {path}: {error.strerror}")
 
 

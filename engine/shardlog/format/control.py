@@ -8,6 +8,7 @@ The body of a control batch is a MessagePack array of maps; each has `kind` and 
 | close | at_us int: the stream takes no more records |
 | reshard | parents: numbers of shards that end; children: (first, last) hash, 16 bytes each, big-endian; created_ms |
 | trim | horizon int: the first sequence number that stays readable |
+| gap | first, next int: numbers that a repair found lost; segment_id int, reason str |
 | configure | retention_seconds, retention_bytes, sharding: what replaces these options |
 | checkpoint | snapshot bin: as in a segment header, the state before this commit; positions: `SparsePosition` rows |
 
@@ -32,6 +33,7 @@ CLOSE: Final = "close"
 RESHARD: Final = "reshard"
 TRIM: Final = "trim"
 CONFIGURE: Final = "configure"
+GAP: Final = "gap"
 CHECKPOINT: Final = "checkpoint"
 
 

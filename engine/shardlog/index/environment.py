@@ -22,9 +22,10 @@ Keys are big-endian, so that they sort by number. The position rows of a sealed 
 from __future__ import annotations
 
 import os
+import resource
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -32,6 +33,7 @@ from typing import Final, NamedTuple, Self
 import lmdb
 
 from shardlog.errors import Closed, ShardlogError, StorageFailed, StorageFull
+from shardlog.files.posix import NO_ROOM, translated
 from shardlog.format.segment import SparsePosition
 from shardlog.index.tail import Tail, decode_tail, encode_tail
 
@@ -51,6 +53,7 @@ _SEGMENT = struct.Struct("<I")
 _PRODUCER = struct.Struct("<q")
 _SHARD = struct.Struct(">I")
 _COUNT = struct.Struct("<QQ")
+_DATA_FILE: Final = "data.mdb"
 _FREE_BYTES_SCARCE: Final = 1 << 20
 
 
@@ -83,7 +86,7 @@ class Index:
         # for by their owner.
         self._reading = threading.Lock()
         self._translated = _Translated(self)
-        with self._translated:
+        with translated("open the index", path), self._translated:
             self._environment = lmdb.open(
                 path,
                 map_size=MAP_BYTES,
@@ -97,8 +100,9 @@ class Index:
     @classmethod
     def make(cls, path: str, content: IndexContent) -> Index:
         """Make the index anew in the directory `path`; nobody may have it open. Raises StorageFull, StorageFailed."""
-        for name in os.listdir(path):
-            os.unlink(os.path.join(path, name))
+        with translated("clear the directory", path):
+            for name in os.listdir(path):
+                os.unlink(os.path.join(path, name))
         index = cls(path)
         try:
             with index.write() as transaction:
@@ -187,6 +191,11 @@ class Index:
         with self._read() as transaction:
             return dict(_counts(transaction))
 
+    def copy_to(self, directory: str) -> None:
+        """Copy what is published now into an empty directory, while others go on writing."""
+        with self._translated:
+            self._open().copy(directory)
+
     def check_readers(self) -> None:
         """Free the slots of readers that died, which would make the file grow."""
         with self._translated:
@@ -226,10 +235,7 @@ class _Translated:
             return Closed(f"{path}: the stream was closed")  # by another thread, under our hands
         if isinstance(error, lmdb.MapFullError):
             return StorageFull(f"index {path}: its {MAP_BYTES >> 20} MiB are full")
-        # LMDB reports a short write on a full disk as EIO: ask the file system before believing it.
-        status = os.statvfs(path)
-        full = status.f_bavail * status.f_frsize < _FREE_BYTES_SCARCE
-        kind = StorageFull if full else StorageFailed
+        kind = StorageFull if error.code in NO_ROOM or _is_room_scarce(path) else StorageFailed
         return kind(f"index {path}: {error}")
 
 
@@ -289,6 +295,11 @@ class IndexWrite:
             )
             for row in positions
         )
+
+    def delete_counts_but(self, shards: Container[int]) -> None:
+        """Forget the counts of shards that are not among these."""
+        for shard in [shard for shard, _ in _counts(self._transaction) if shard not in shards]:
+            self._transaction.delete(_COUNT_PREFIX + _SHARD.pack(shard))
 
     def delete_segments_before(self, first_sequence: int) -> None:
         """Forget the segments that start before a sequence number."""
@@ -359,6 +370,18 @@ class IndexWrite:
     def _put_sorted(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         with self._transaction.cursor() as cursor:
             cursor.putmulti(list(rows))
+
+
+def _is_room_scarce(path: str) -> bool:
+    """LMDB reports a short write as EIO, also on a full disk: ask how much room there is before believing it."""
+    try:
+        status = os.statvfs(path)
+        size = os.path.getsize(os.path.join(path, _DATA_FILE))
+    except OSError:
+        return False
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = status.f_bavail * status.f_frsize
+    return min(room, room if limit == resource.RLIM_INFINITY else limit - size) < _FREE_BYTES_SCARCE
 
 
 # Environments inherited through a fork: referenced for ever, so that they are never closed.

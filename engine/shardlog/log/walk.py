@@ -144,11 +144,14 @@ class Steps:
         position = 0
         while self.offset < self._end:
             header = decode_header(buffer, position, self.offset, self._seed) if position < len(buffer) else None
-            if header is None or (self._bodies and position + header.end - self.offset > len(buffer)):
-                buffer, position = self._read(header), 0
+            if header is None:
+                buffer, position = self._read(PIECE_BYTES), 0
                 header = decode_header(buffer, 0, self.offset, self._seed)
-                if header is None:
-                    raise CorruptLog(f"expected a block, found the end at {self.offset + len(buffer)}")
+            if header and self._bodies and position + header.end - self.offset > len(buffer):
+                buffer, position = self._read(max(PIECE_BYTES, header.end - self.offset)), 0
+                header = decode_header(buffer, 0, self.offset, self._seed)
+            if header is None:
+                raise CorruptLog(f"expected a block, found the end at {self.offset + len(buffer)}")
             self._check(header, buffer, position)
             yield Block(header, buffer, position, self._file)
             position += header.end - self.offset
@@ -156,9 +159,8 @@ class Steps:
             self.next_sequence = header.next_sequence
             self._previous_crc = header.crc
 
-    def _read(self, header: CommitHeader | None) -> bytes:
+    def _read(self, length: int) -> bytes:
         room = self._end - self.offset
-        length = PIECE_BYTES if header is None else max(PIECE_BYTES, header.end - header.offset)
         buffer = self._file.pread(min(length, room), self.offset)
         if len(buffer) >= HEADER_BYTES:
             # A directory may be longer than a piece.

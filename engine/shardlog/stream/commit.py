@@ -48,7 +48,7 @@ _log = logging.getLogger("shardlog")
 
 Decide = Callable[[StreamState, int], list[Control]]
 
-_AFTER_CLOSING: Final = frozenset({control.TRIM, control.CONFIGURE})
+_AFTER_CLOSING: Final = frozenset({control.TRIM, control.CONFIGURE, control.GAP})
 """What a stream that takes no more records still takes."""
 
 
@@ -108,9 +108,10 @@ class GroupCommit:
         return decode_state(self._index.state()[0]).state.options
 
     def forget_segments_before(self, horizon: int) -> None:
-        """Take segments behind the trim horizon out of the index."""
+        """Take segments behind the trim horizon out of the index, and the counts of shards that expired with them."""
         with self._lock, self._index.write() as transaction:
             transaction.delete_segments_before(horizon)
+            transaction.delete_counts_but(decode_state(transaction.state()).state.by_number)
             transaction.commit()
 
     def roll(self, is_due: Callable[[Tail], bool]) -> None:

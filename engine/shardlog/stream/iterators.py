@@ -125,9 +125,11 @@ def get_page(stream: OpenStream, iterator: str, limit: int) -> Page:
 def _position_of(stream: OpenStream, iterator: str) -> tuple[Shard, int]:
     token = decode_token(iterator)
     state = stream.state()
-    shard = state.by_number.get(token.shard)
-    if token.stream_uuid != stream.stream_uuid or shard is None:
+    if token.stream_uuid != stream.stream_uuid:
         raise InvalidArgument(f"iterator: expected one of stream {state.name} {state.label}, found another stream's")
+    shard = state.by_number.get(token.shard)
+    if shard is None:
+        raise TrimmedData(f"iterator: all records of its shard, number {token.shard}, have expired")
     age = timedelta(microseconds=stream.clock.wall_us() - token.issued_us)
     if age > ITERATOR_LIFE:
         raise IteratorExpired(f"iterator: expected one of at most {ITERATOR_LIFE}, found one that is {age} old")

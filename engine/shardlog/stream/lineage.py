@@ -15,7 +15,7 @@ from shardlog.format import control
 from shardlog.format.control import Control
 from shardlog.model import HASH_RANGE_END
 from shardlog.options import SHARDS_MAX, StreamOptions
-from shardlog.stream.state import HASH_BYTES, Shard, StreamState, decode_changeable, encode_changeable
+from shardlog.stream.state import HASH_BYTES, KnownGap, Shard, StreamState, decode_changeable, encode_changeable
 
 
 def plan_split(state: StreamState, shard_id: str, at: int, now_ms: int) -> Control:
@@ -73,6 +73,9 @@ def fold(state: StreamState, controls: Iterable[tuple[int, Control]]) -> StreamS
             state = replace(state, options=options, version=state.version + 1)
         elif kind == control.CLOSE:
             state = _close(state, sequence)
+        elif kind == control.GAP:
+            gap = KnownGap(record["first"], record["next"], record["segment_id"], record["reason"])
+            state = replace(state, gaps=(*state.gaps, gap), version=state.version + 1)
         elif kind not in (control.POSITION, control.CHECKPOINT):
             raise UnsupportedVersion(f"control record {sequence} is of kind {kind!r}, which this release does not know")
     return state
@@ -115,9 +118,10 @@ def _close(state: StreamState, sequence: int) -> StreamState:
 
 
 def _trim(state: StreamState, horizon: int) -> StreamState:
-    """The state after the horizon moved: shards whose last record has expired are forgotten."""
+    """The state after the horizon moved: shards whose last record has expired are forgotten, and gaps behind it."""
     shards = tuple(shard for shard in state.shards if shard.end_sequence is None or shard.end_sequence > horizon)
-    return replace(state, shards=shards, trim_horizon=horizon, version=state.version + 1)
+    gaps = tuple(gap for gap in state.gaps if max(gap.next, gap.first + 1) > horizon)
+    return replace(state, shards=shards, trim_horizon=horizon, gaps=gaps, version=state.version + 1)
 
 
 def _open_shard(state: StreamState, shard_id: str) -> Shard:

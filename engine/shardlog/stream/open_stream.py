@@ -65,6 +65,7 @@ class OpenStream:
         self.commits = GroupCommit(self.index, opened.mark, self._roller, self._state, surroundings.clock)
         self._event_prefix = self.stream_uuid.hex()[:_EVENT_PREFIX_DIGITS]
         self._horizon_seen = 0
+        self._shard_ids = {shard.number: shard.shard_id for shard in self._state.shards}
         self._closed = False
         self.sharder = Sharder(self)
         self.retention = Retention(surroundings.files, self.index, self.segments, self.commits, surroundings.clock)
@@ -199,8 +200,12 @@ class OpenStream:
         self._opened.mark.sync()
 
     def _shard_id_of(self, number: int) -> str:
-        shard = self._state.by_number.get(number) or self.state().by_number[number]
-        return shard.shard_id
+        """The id of a shard that a reader met; remembered, because a slow reader may meet it after it has expired."""
+        known = self._shard_ids.get(number)
+        if known is None:
+            self._shard_ids.update((shard.number, shard.shard_id) for shard in self.state().shards)
+            known = self._shard_ids[number]
+        return known
 
     def _segment_before(self, wanted_us: int) -> int:
         """First sequence number of the last segment whose commits before it are all older."""
@@ -255,6 +260,12 @@ class _Registry:
                     return
                 del self._shared[stream.path]
             stream.close()
+
+    def shared(self, path: str) -> OpenStream | None:
+        """The stream of a directory, if this process has it open together with the stream's index."""
+        with self._lock:
+            found = self._shared.get(os.path.realpath(path))
+            return found[0] if found else None
 
     def evict(self, path: str) -> None:
         """Close a directory's stream whoever uses it: the directory is going away."""

@@ -225,6 +225,7 @@ def _index_content(
     counts = dict(snapshot.counts)
     for shard, (records, body_bytes) in end.counts.items():
         counts[shard] = add_counts(counts.get(shard), records, body_bytes)
+    counts = {shard: count for shard, count in counts.items() if shard in state.by_number}
     tail = Tail(
         flags=(MUST_ROLL if must_roll else 0) | (CLOSED if state.closed else 0),
         segment_id=header.segment_id,

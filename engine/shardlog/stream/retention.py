@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from typing import Final
 
 from shardlog.clock import MICROSECOND, Clock
+from shardlog.errors import StorageFull
 from shardlog.files.protocol import Files
 from shardlog.format import control
 from shardlog.index.environment import Index, SegmentName
@@ -114,7 +116,8 @@ class Retention:
         if self._clock_watch.is_suspicious() and not force:
             return _nothing(before, "the wall clock jumped; nothing expires until it has run true for an hour")
         options = self._commits.refreshed_options()
-        self._commits.roll(lambda tail: self._is_old(tail, options))
+        with suppress(StorageFull):  # no room for a new segment: all the more reason to expire the old ones
+            self._commits.roll(lambda tail: self._is_old(tail, options))
         names_of_segments = self._index.segments()
         ages = [self._age(segment, successor) for segment, successor in pairwise(names_of_segments)]
         bytes_in_all = sum(age.bytes for age in ages) + self._space(names_of_segments[-1])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shardlog.clock import MICROSECOND
-from shardlog.errors import InvalidArgument, ShardClosed, ShardNotFound
+from shardlog.errors import InvalidArgument, ShardClosed, ShardlogError, ShardNotFound
 from shardlog.format.control import Control
 from shardlog.model import ShardThroughput
 from shardlog.options import ShardingPolicy
@@ -148,6 +148,9 @@ class Sharder:
         try:
             self._next_us = now_us + policy.window // MICROSECOND // SAMPLES_PER_WINDOW
             self.run(policy, now_us)
+        except ShardlogError as error:
+            # The append that brought us here succeeded; another one will bring us here again.
+            _log.warning("%s: shards could not follow the load: %s", self._stream.path, error)
         finally:
             self._lock.release()
 

@@ -45,6 +45,15 @@ class Shard:
         return names.shard_id(self.created_ms, self.number)
 
 
+class KnownGap(NamedTuple):
+    """Numbers `[first, next)` that a repair found lost, with the segment of the damage; it may have cost none."""
+
+    first: int
+    next: int
+    segment_id: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class StreamState:
     """All that a stream is, but for its records and its producers' positions."""
@@ -61,6 +70,8 @@ class StreamState:
     """Number of the next shard; numbers are never used twice."""
     trim_horizon: int = 1
     """First readable sequence number."""
+    gaps: tuple[KnownGap, ...] = ()
+    """Damage that a repair has recorded, until it is behind the horizon."""
 
     @cached_property
     def open_shards(self) -> tuple[Shard, ...]:
@@ -174,6 +185,7 @@ def encode_state(state: StreamState, producers: Iterable[tuple[str, int]] = (), 
             "closed": state.closed,
             "next_shard": state.next_shard,
             "trim_horizon": state.trim_horizon,
+            "gaps": state.gaps,
             "view_type": options.view_type,
             "key_names": options.key_names,
             "partition_key": options.partition_key,
@@ -222,6 +234,7 @@ def decode_state(content: bytes) -> Snapshot:
             fields["closed"],
             fields["next_shard"],
             fields["trim_horizon"],
+            tuple(KnownGap(*gap) for gap in fields["gaps"]),
         )
         counts = {shard: (records, body_bytes) for shard, records, body_bytes in fields["counts"]}
         return Snapshot(state, dict(fields["producers"]), counts)
