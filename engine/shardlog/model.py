@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from shardlog.errors import InvalidArgument
-from shardlog.options import Durability, ViewType
+from shardlog.options import Durability, ShardingPolicy, ViewType
 
 Event = Literal["INSERT", "MODIFY", "REMOVE"]
 Image = dict[str, Any]
@@ -132,6 +132,8 @@ class StreamDescription:
     partition_key: str | None
     durability: Durability
     retention: timedelta | None
+    retention_bytes: int | None
+    sharding: ShardingPolicy | None
     created_at: datetime
     shards: tuple[ShardDescription, ...]
 
@@ -145,8 +147,43 @@ class ShardThroughput:
 
 
 @dataclass(frozen=True, slots=True)
+class HotKey:
+    """A key that dominates its shard: the value that routes, and its share of the records seen."""
+
+    shard_id: str
+    key: object
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What the open shards took lately, by shard id, and keys that dominate one. `since`: when measuring begins.
+
+    A shard that opened later is measured from then on, and left out while that is no time at all.
+    """
+
+    since: datetime
+    shards: dict[str, ShardThroughput]
+    hot_keys: tuple[HotKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatistics:
+    """Figures of a shard: records readable now, and bytes of the batches that hold them. `closed_at` None: open."""
+
+    shard_id: str
+    records: int
+    bytes: int
+    opened_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
-    """Figures of a stream. `bytes` is the space its segments take on disk; times are of the records readable now."""
+    """Figures of a stream, and of its shards in lexical order of shard id.
+
+    `bytes` is the space its segments take on disk; times are of the records readable now.
+    """
 
     records: int
     segments: int
@@ -156,3 +193,4 @@ class Statistics:
     durable_sequence: int
     first_time: datetime | None
     last_time: datetime | None
+    shards: tuple[ShardStatistics, ...]

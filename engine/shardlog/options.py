@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from shardlog.errors import InvalidArgument
@@ -112,7 +113,7 @@ class ShardingPolicy:
         return cls(**{**values, **durations})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StreamOptions:
     """What is settled when a stream is created. `retention` and `segment_age` None: for ever."""
 
@@ -135,12 +136,17 @@ class StreamOptions:
         """Whether records hold the old image."""
         return self.view_type in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES")
 
-    @property
+    @cached_property
     def segment_age(self) -> timedelta:
         """Age at which a segment rolls, so that records of an idle stream can expire segment by segment."""
         if self.retention is None:
             return SEGMENT_AGE_MAX
         return min(SEGMENT_AGE_MAX, self.retention / SEGMENTS_PER_RETENTION)
+
+    @cached_property
+    def segment_age_us(self) -> int:
+        """The same in microseconds."""
+        return self.segment_age // timedelta(microseconds=1)
 
 
 def stream_options(

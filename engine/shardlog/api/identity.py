@@ -6,7 +6,7 @@ import os
 import uuid
 from contextlib import suppress
 
-from shardlog.errors import CorruptLog, UnsupportedVersion
+from shardlog.errors import CorruptLog, StorageFailed, UnsupportedVersion
 from shardlog.files.gate import gate_held
 from shardlog.files.mounts import check_filesystem
 from shardlog.files.protocol import Files, Site
@@ -18,9 +18,6 @@ def create_store(files: Files, path: str) -> None:
     """Make a store in a directory, which is made as well if need be."""
     _make_directories(files, path)
     check_filesystem(path)
-    if not files.exists(f"{path}/{names.STREAMS}"):
-        with suppress(FileExistsError):
-            files.make_directory(f"{path}/{names.STREAMS}")
     content = encode_identity(uuid.uuid4().bytes)
     temporary = f"{path}/{names.STORE}-{uuid.uuid4().hex}{names.TEMPORARY}"
     file = files.create(temporary)
@@ -42,9 +39,12 @@ def create_store(files: Files, path: str) -> None:
 
 
 def _make_directories(files: Files, path: str) -> None:
-    if files.exists(path):
-        return
     parent = os.path.dirname(path)
+    if files.exists(path):
+        # Whoever made it may have been killed before its name was synced; or it is the user's, and not ours to sync.
+        with suppress(StorageFailed):
+            files.sync_directory(parent, Site.STORE_ENTRY)
+        return
     _make_directories(files, parent)
     with suppress(FileExistsError):
         files.make_directory(path)

@@ -15,7 +15,7 @@ from shardlog.errors import (
 )
 from shardlog.format.control import Control
 from shardlog.format.record import Record
-from shardlog.model import Appended, Change, Gap, Statistics, StreamDescription
+from shardlog.model import Appended, Change, Gap, Statistics, StreamDescription, Throughput
 from shardlog.options import (
     ShardingPolicy,
     StreamOptions,
@@ -31,6 +31,7 @@ from shardlog.stream.iterators import Page, get_page, new_iterator
 from shardlog.stream.lineage import plan_configure, plan_merge, plan_roll_over, plan_split
 from shardlog.stream.open_stream import OpenStream, registry
 from shardlog.stream.retention import Trimmed
+from shardlog.stream.sampling import recent_throughput
 from shardlog.stream.state import StreamState
 from shardlog.stream.together import AsyncAppends
 
@@ -154,8 +155,12 @@ class Stream:
         return self._writable().retention.expire(force)
 
     def statistics(self) -> Statistics:
-        """How much it holds, where it starts and ends, and what it takes on disk."""
+        """How much it and its shards hold, where it starts and ends, and what it takes on disk."""
         return self._open().statistics()
+
+    def throughput(self) -> Throughput:
+        """What the open shards took in the last minute, and the keys that dominate one; read back from the log."""
+        return recent_throughput(self._open())
 
     @property
     def trim_horizon(self) -> int:

@@ -13,3 +13,8 @@ them, a pure function; applying it is another step (`repair`). One file per phas
 | `index` | the LMDB index against the log |
 | `lineage` | is the state what the control records make of it; shards, producers, counts |
 """
+
+from shardlog.check.findings import Finding, Report
+from shardlog.check.store import fsck
+
+__all__ = ["Finding", "Report", "fsck"]

@@ -42,8 +42,8 @@ _TABLE: Final = (
     Code("store-identity-missing", "error", "there is no STORE file", "STORE is written anew"),
     Code("store-identity-damaged", "error", "STORE is not what was written", "STORE is written anew"),
     Code("store-identity-foreign", "note", "the stream was created in another store"),
-    Code("stream-unfinished", "note", "left over from a creation that was interrupted", "the next creation removes it"),
-    Code("stream-half-deleted", "note", "left over from a deletion that was interrupted", "the next creation removes it"),
+    Code("stream-unfinished", "note", "left by an interrupted creation", "the next creation removes it"),
+    Code("stream-half-deleted", "note", "left by an interrupted deletion", "the next creation removes it"),
     Code("stream-renamed", "note", "the log says that the stream has another name or label"),
     Code("unknown-name", "note", "a file or directory that the engine does not know"),
     Code("lock-missing", "note", "there is no LOCK file", "opening makes it"),
@@ -64,7 +64,7 @@ _TABLE: Final = (
     Code("batch-damaged", "error", "the body of a batch is not what was written", _GAP, loses_records=True),
     Code("batch-undecodable", "error", "a checksum is right, and the records do not decode", _GAP, loses_records=True),
     Code("block-inconsistent", "error", "a commit's counts or times do not continue those before it"),
-    Code("footer-damaged", "error", "a sealed segment's footer or trailer is missing or is not what was written", _REWRITE),
+    Code("footer-damaged", "error", "the end of a sealed segment, its footer, is not what was written", _REWRITE),
     Code("footer-wrong", "error", "a footer does not say what the blocks say", _REWRITE),
     Code("second-opinion", "error", "the second implementation of the checksum or the decoder disagrees (deep)"),
     Code("record-invalid", "error", "a record breaks the rules for records (deep)"),
@@ -96,7 +96,10 @@ CODES: Final = {code.name: code for code in _TABLE}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found. `offset` (and `end`) are bytes of the file `path`; `sequences` is half-open."""
+    """One thing found. `offset` and `end` are bytes of the file `path`; `sequences` is half-open.
+
+    `segment_id` is the segment concerned, which may be one that is missing.
+    """
 
     code: str
     severity: Severity
@@ -105,6 +108,7 @@ class Finding:
     sequences: tuple[int, int] | None
     message: str
     end: int | None = None
+    segment_id: int | None = None
 
     @property
     def loses_records(self) -> bool:
@@ -181,8 +185,5 @@ def stream_of(path: str) -> str:
 
 def table(codes: Iterable[Code] = _TABLE) -> str:
     """The codes as a Markdown table."""
-    rows = [
-        f"| `{code.name}` | {'operational' if code.is_operational else code.severity} | {code.meaning} | {code.repair} |"
-        for code in codes
-    ]
+    rows = [f"| `{code.name}` | {code.severity} | {code.meaning} | {code.repair} |" for code in codes]
     return "\n".join(["| code | severity | what was found | what a repair does |", "|---|---|---|---|", *rows])

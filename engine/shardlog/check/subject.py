@@ -85,7 +85,7 @@ class Subject:
         """Take down a finding; one about a segment is a note where a known gap covers it."""
         if segment_id is not None and self._is_known(segment_id, sequences):
             message, code = f"{code}: {message}", "known-gap"
-        self.findings.append(Finding(code, CODES[code].severity, path, offset, sequences, message, end))
+        self.findings.append(Finding(code, CODES[code].severity, path, offset, sequences, message, end, segment_id))
 
     def passed(self, size: int) -> None:
         """So many more bytes of the log are behind the check."""
@@ -108,7 +108,9 @@ def examined(subject: Subject, lock_timeout: float) -> Iterator[None]:
         path, files = subject.path, subject.files
         lock_path = f"{path}/{names.LOCK}"
         if not files.exists(lock_path):
-            subject.add("lock-missing", lock_path, "expected the file whose bytes are the stream's locks, found nothing")
+            subject.add(
+                "lock-missing", lock_path, "expected the file whose bytes are the stream's locks, found nothing"
+            )
             yield
             return
         lock, can_gate = _open_lock(files, lock_path)

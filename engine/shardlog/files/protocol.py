@@ -32,6 +32,7 @@ class Site(StrEnum):
     LOG_SYNC = "level os: what was appended"
     MARK_POSITION = "MARK: position"
     MARK_UNSYNCED = "MARK: unsynced flag"
+    FOUND_ENTRIES = "recovery: entries found"
     ADOPTED = "recovery: adopted bytes"
     LOST_AND_FOUND = "recovery: bytes set aside"
     LOST_AND_FOUND_ENTRY = "recovery: entry of bytes set aside"

@@ -16,16 +16,17 @@ What all records of a batch share (shard, time, first sequence number) is in the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain
+from itertools import repeat
 from typing import Annotated, Any, cast
 
 import msgspec
 
 from shardlog.clock import datetime_of
-from shardlog.errors import InvalidArgument
+from shardlog.errors import CorruptLog, InvalidArgument
 from shardlog.format import values
 from shardlog.model import EVENT_NAMES, INSERT, REMOVE, Event, Image
 from shardlog.options import APPEND_BYTES_MAX, RECORD_BYTES_MAX
@@ -37,65 +38,77 @@ ROW_FIELDS = ("event", "keys", "new", "old")
 class BatchContext:
     """What the records of one batch share. `event_prefix` makes their event ids unique over all streams."""
 
-    __slots__ = ("body_bytes", "event_prefix", "shard_id", "timestamp_us")
+    __slots__ = ("event_prefix", "shard_id", "timestamp_us")
 
-    def __init__(self, shard_id: str, timestamp_us: int, event_prefix: str, body_bytes: int) -> None:
-        self.body_bytes = body_bytes
+    def __init__(self, shard_id: str, timestamp_us: int, event_prefix: str) -> None:
         self.shard_id = shard_id
         self.timestamp_us = timestamp_us
         self.event_prefix = event_prefix
 
 
-# msgspec decodes it straight from a body: the first five fields are the row, the last two are set by `decode_batch`.
-# An image's field holds msgspec.Raw until the image is asked for, then the dict. The garbage collector need not track
-# records: they refer to nothing that refers back.
-class Record(msgspec.Struct, array_like=True, gc=False, eq=False):
-    """One change record as it was appended; images are decoded on first access."""
+class _Row(msgspec.Struct, array_like=True, gc=False):
+    code: Annotated[int, msgspec.Meta(ge=INSERT, le=REMOVE)]
+    keys: dict[str, Any]
+    new: dict[str, Any] | None
+    old: dict[str, Any] | None
 
-    _code: Annotated[int, msgspec.Meta(ge=INSERT, le=REMOVE)]
-    _keys: msgspec.Raw
-    _new: msgspec.Raw
-    _old: msgspec.Raw
-    _optional: msgspec.Raw = msgspec.Raw()  # in a union it would take nil only
-    sequence: int = 0
+
+# A struct is made in C. The garbage collector need not track it: what it refers to does not refer back.
+class Record(msgspec.Struct, gc=False, eq=False):
+    """One change record as it was appended; its row is decoded when an image is first asked for."""
+
+    _row: msgspec.Raw | _Row
+    sequence: int
     """The record's sequence number within the stream."""
-    _context: Any = None
+    _context: BatchContext
 
     @property
     def event(self) -> Event:
         """INSERT, MODIFY or REMOVE."""
-        return EVENT_NAMES[self._code]
+        row = self._row
+        # The event is the byte after the head of the row's array.
+        return EVENT_NAMES[memoryview(row)[1] if type(row) is msgspec.Raw else row.code]
 
     @property
     def keys(self) -> Image:
         """The item's key attributes."""
-        if type(self._keys) is msgspec.Raw:
-            self._keys = values.decode_image(self._keys)
-        return cast(Image, self._keys)
+        return self._decoded().keys
 
     @property
     def new_image(self) -> Image | None:
         """The item after the change; None for a REMOVE, or where the view type does not carry it."""
-        if type(self._new) is msgspec.Raw:
-            self._new = values.decode_image(self._new)
-        return cast("Image | None", self._new)
+        return self._decoded().new
 
     @property
     def old_image(self) -> Image | None:
         """The item before the change; None for an INSERT, or where the view type does not carry it."""
-        if type(self._old) is msgspec.Raw:
-            self._old = values.decode_image(self._old)
-        return cast("Image | None", self._old)
+        return self._decoded().old
+
+    def _decoded(self) -> _Row:
+        row = self._row
+        if type(row) is msgspec.Raw:
+            try:
+                row = self._row = _decode_row(row)
+            except ValueError as error:
+                raise CorruptLog(
+                    f"record {self.sequence} does not decode: {error}", sequences=(self.sequence, self.sequence + 1)
+                ) from error
+        return row
 
     @property
     def shard_id(self) -> str:
         """The shard that holds the record."""
-        return cast(str, self._context.shard_id)
+        return self._context.shard_id
 
     @property
     def created_at(self) -> datetime:
         """When it was appended, in UTC."""
-        return datetime_of(self.timestamp_us)
+        return datetime_of(self._context.timestamp_us)
+
+    @property
+    def timestamp_us(self) -> int:
+        """When it was appended, in microseconds since 1970."""
+        return self._context.timestamp_us
 
     @property
     def event_id(self) -> str:
@@ -108,18 +121,9 @@ class Record(msgspec.Struct, array_like=True, gc=False, eq=False):
         return sum(_image_size(image) for image in (self.keys, self.new_image, self.old_image) if image)
 
     @property
-    def timestamp_us(self) -> int:
-        """When it was appended, in microseconds since 1970."""
-        return cast(int, self._context.timestamp_us)
-
-    @property
-    def batch_bytes(self) -> int:
-        """Encoded size of the batch that it is part of."""
-        return cast(int, self._context.body_bytes)
-
     def encoded_bytes(self) -> int:
-        """Bytes of its images as stored; only before they are decoded."""
-        return sum(len(memoryview(raw)) for raw in (self._keys, self._new, self._old))
+        """Bytes that its row takes in the log; 0 once it is decoded."""
+        return len(memoryview(self._row)) if type(self._row) is msgspec.Raw else 0
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
@@ -143,20 +147,49 @@ class Record(msgspec.Struct, array_like=True, gc=False, eq=False):
         )
 
 
-_decode_rows = msgspec.msgpack.Decoder(list[Record]).decode
+_decode_row = msgspec.msgpack.Decoder(_Row, ext_hook=values.decode_extension).decode
+_decode_rows = msgspec.msgpack.Decoder(list[_Row], ext_hook=values.decode_extension).decode
+_split_rows = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
-def decode_batch(body: bytes, count: int, first_sequence: int, context: BatchContext) -> list[Record]:
-    """The records of a body. Raises ValueError where it is not `count` records of format version 1."""
-    records = _decode_rows(body)
-    if len(records) != count:
-        raise ValueError(f"expected {count} records, found {len(records)}")
-    sequence = first_sequence
-    for record in records:
-        record.sequence = sequence
-        record._context = context
-        sequence += 1
-    return records
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A verified body of `count` records that start at `first_sequence`, not decoded yet."""
+
+    body: bytes
+    count: int
+    first_sequence: int
+    context: BatchContext
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number after its last record."""
+        return self.first_sequence + self.count
+
+    def records(self, first: int, end: int) -> list[Record]:
+        """The records with numbers in `[first, end)`, undecoded. Raises CorruptLog where it does not hold them."""
+        rows = self._rows(_split_rows)
+        first, end = max(first, self.first_sequence), min(end, self.next_sequence)
+        if end - first < self.count:
+            rows = rows[first - self.first_sequence : end - self.first_sequence]
+        return list(map(Record, rows, range(first, end), repeat(self.context)))
+
+    def decoded_records(self) -> list[Record]:
+        """All records, all images decoded: the fastest way if every image will be looked at. Raises CorruptLog."""
+        rows = self._rows(_decode_rows)
+        return list(map(Record, rows, range(self.first_sequence, self.next_sequence), repeat(self.context)))
+
+    def _rows(self, decode: Callable[[bytes], list[Any]]) -> list[Any]:
+        try:
+            rows = decode(self.body)
+        except ValueError as error:
+            raise self._corrupt(f"a batch does not decode: {error}") from error
+        if len(rows) != self.count:
+            raise self._corrupt(f"expected a batch of {self.count} records, found {len(rows)}")
+        return rows
+
+    def _corrupt(self, message: str) -> CorruptLog:
+        return CorruptLog(message, sequences=(self.first_sequence, self.next_sequence))
 
 
 def encode_batch(rows: list[Row], positions: Sequence[int]) -> bytes:
@@ -166,7 +199,8 @@ def encode_batch(rows: list[Row], positions: Sequence[int]) -> bytes:
     """
     try:
         body = values.encode(rows)
-        exact = _is_plainly_exact(body, len(rows)) or _is_flat(rows)
+        images = [image for column in (1, 2, 3) for row in rows if (image := row[column]) is not None]
+        exact = values.are_kept(images)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         _check_rows(rows, positions)
         raise InvalidArgument(f"records cannot be encoded: {error}") from error
@@ -175,18 +209,6 @@ def encode_batch(rows: list[Row], positions: Sequence[int]) -> bytes:
     if len(body) > RECORD_BYTES_MAX:
         _check_sizes(rows, positions)
     return body
-
-
-def _is_plainly_exact(body: bytes, count: int) -> bool:
-    # Each row has a telling byte for itself and for each of its three images. If there is none beyond those,
-    # nothing is nested and nothing of another type was taken: one pass in C instead of a look at every value.
-    header_bytes = 1 if count < 16 else 3 if count < 65536 else 5
-    return values.telling_bytes(body) == count * len(ROW_FIELDS) + values.telling_bytes(body[:header_bytes])
-
-
-def _is_flat(rows: list[Row]) -> bool:
-    images = [image for row in rows for image in row[1:] if image is not None]
-    return values.are_flat(chain.from_iterable(map(dict.values, images)))
 
 
 def _check_rows(rows: Sequence[Row], positions: Sequence[int]) -> None:

@@ -12,16 +12,15 @@ types carry the first eight, extension types the others:
 | 4 | naive datetime | int64 little-endian: microseconds since 1970-01-01 of the same calendar |
 
 The encoder refuses most other types by itself. What it would take silently although it does not come back as it was
-(bytearray, memoryview, its own Ext) and nesting deeper than 32 would show in the encoding as a byte that may head a
-container, a binary or an extension: `telling_bytes` counts those in one pass in C. Where there are more than the images
-need, `are_flat` looks at the types of the values, also in C; and only if that does not settle it are the values walked
-in Python. `check_value` is the definition of the rules; the other two are short cuts to it.
+(bytearray, memoryview, its own Ext), and nesting deeper than 32, is found by looking at the types of the values: one
+pass in C settles the usual flat images, and only those with something nested or odd are walked in Python (`are_kept`).
+`check_value` is the definition of the rules, and finds the place; the other is a short cut to it.
 """
 
 from __future__ import annotations
 
+import gc
 import struct
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any, Final
@@ -42,8 +41,6 @@ INTEGER_MIN = -(2**63)
 INTEGER_MAX = 2**64 - 1
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes, Decimal, datetime})
-_TELLING = frozenset({*range(0x80, 0xA0), 0xC0, *range(0xC4, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)})
-_SILENT = bytes(set(range(256)) - _TELLING)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # naive on purpose
 _INT64 = struct.Struct("<q")
 # The current context belongs to the caller's thread, and may round.
@@ -98,7 +95,8 @@ def _encode_set(elements: set[Any]) -> bytes:
     return header + b"".join(encoded)
 
 
-def _decode_extension(code: int, content: memoryview) -> Any:
+def decode_extension(code: int, content: memoryview) -> Any:
+    """The value of an extension type: the hook of msgspec's decoders. Raises ValueError."""
     if code == DECIMAL:
         return Decimal(bytes(content).decode("ascii"))
     if code == SET:
@@ -109,18 +107,34 @@ def _decode_extension(code: int, content: memoryview) -> Any:
     raise ValueError(f"extension type {code} is not one of format version 1")
 
 
-decode_image: Callable[[Any], Any] = msgspec.msgpack.Decoder(dict[str, Any] | None, ext_hook=_decode_extension).decode
-_decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=_decode_extension).decode
+_decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=decode_extension).decode
 
 
-def telling_bytes(encoded: bytes) -> int:
-    """How many bytes could head a map, array, nil, binary or extension (bytes of text and numbers count as well)."""
-    return len(encoded.translate(None, _SILENT))
+def are_kept(images: list[dict[str, Any]]) -> bool:
+    """Whether images that the encoder took come back as they are: whether all their values are of the types above.
+
+    For images that the encoder refused the answer means nothing.
+    """
+    # What CPython's collector sees in a dict with string keys is its values and nothing else: a flat list of all of
+    # them in one call. Where that is not so, the count tells, and the values are walked.
+    values = gc.get_referents(*images)
+    if len(values) == sum(map(len, images)) and set(map(type, values)) <= _SCALARS:
+        return True
+    return all(_is_kept(image, -1) for image in images)
 
 
-def are_flat(values: Iterable[object]) -> bool:
-    """Whether all values are scalars of exactly the types above, so that encoding them either fails or is exact."""
-    return set(map(type, values)) <= _SCALARS
+def _is_kept(value: Any, level: int) -> bool:
+    kind = type(value)
+    if kind is dict or kind is list:
+        if level >= LEVELS_MAX:
+            return False
+        for element in value.values() if kind is dict else value:
+            if type(element) not in _SCALARS and not _is_kept(element, level + 1):
+                return False
+        return True
+    if kind is set:
+        return level < LEVELS_MAX and _SCALARS.issuperset(map(type, value))
+    return kind in _SCALARS
 
 
 def check_value(value: Any, field: str, position: int, level: int = 0) -> None:

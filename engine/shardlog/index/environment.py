@@ -137,7 +137,7 @@ class Index:
         """A write transaction, the lock between processes: a context manager, aborted at its end unless committed."""
         environment = self._open()
         with self._translated:
-            return IndexWrite(environment, environment.begin(write=True), self._translated)
+            return IndexWrite(environment.begin(write=True), self._translated)
 
     def tail(self) -> Tail:
         """The tail row as published now."""
@@ -242,8 +242,7 @@ class _Translated:
 class IndexWrite:
     """A write transaction on the index. It belongs to the thread that began it."""
 
-    def __init__(self, environment: lmdb.Environment, transaction: lmdb.Transaction, translated: _Translated) -> None:
-        self._environment = environment
+    def __init__(self, transaction: lmdb.Transaction, translated: _Translated) -> None:
         self._transaction = transaction
         self._translated = translated
 
@@ -255,12 +254,6 @@ class IndexWrite:
     ) -> None:
         self._transaction.abort()  # after a commit it does nothing
         self._translated.__exit__(kind, error, trace)
-
-    def tentative(self) -> IndexWrite:
-        """A transaction within this one: its `commit` adds its rows to this one, its `abort` forgets them."""
-        with self._translated:
-            inner = self._environment.begin(write=True, parent=self._transaction)
-        return IndexWrite(self._environment, inner, self._translated)
 
     def abort(self) -> None:
         """Forget what was put; after a commit it does nothing."""

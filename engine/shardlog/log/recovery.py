@@ -92,13 +92,6 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
     if not segments:
         raise CorruptLog(f"{log_path}: expected at least one segment, found none")
     first_scanned, header, header_error = _newest_readable(files, log_path, segments)
-    if mark and not any(segment_id >= mark.segment_id for _, segment_id in segments):
-        header_error = header_error or CorruptLog(
-            f"{log_path}: MARK says that segment {mark.segment_id} existed, and it is missing",
-            segment=log_path,
-            sequences=(segments[-1][0], mark.next_sequence),
-            witnesses=("MARK",),
-        )
     end = LogEnd(
         segments=segments,
         header=header,
@@ -117,7 +110,7 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
         first_sequence, segment_id = segments[index]
         if index > first_scanned:
             # Its header cannot be read: its blocks are found by searching for them.
-            end.offset, end.last_crc, end.positions = 0, -1, []
+            end.offset, end.last_crc, end.positions, end.sealed = 0, -1, [], False
             end.header = replace(end.header, first_sequence=first_sequence, segment_id=segment_id)
         is_last = index == len(segments) - 1
         file = files.open_to_read(f"{log_path}/{segment_name(first_sequence, segment_id)}")
@@ -125,6 +118,15 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
             _Scan(file, end, seed_of(header.stream_uuid, segment_id), mark, is_last).run()
         finally:
             file.close()
+    if mark and not any(segment_id >= mark.segment_id for _, segment_id in segments):
+        end.damage.append(
+            CorruptLog(
+                f"{log_path}: MARK says that segment {mark.segment_id} existed, and it is missing",
+                segment=log_path,
+                sequences=(min(end.next_sequence, mark.next_sequence), mark.next_sequence),
+                witnesses=("MARK",),
+            )
+        )
     return end
 
 
@@ -263,7 +265,7 @@ class _Scan:
         nonzero_end = self._nonzero_end(stopped.offset)
         witnesses = self._witnesses(stopped, nonzero_end > stopped.offset)
         if not witnesses:
-            end.torn_end = nonzero_end
+            end.torn_end = nonzero_end if nonzero_end > stopped.offset else 0
             return False
         resumed = find_block(self._file, stopped.offset + 8, self._size, self._seed, stopped.first)
         next_sequence = resumed.first_sequence if resumed else max(self._synced_sequence, stopped.next)
@@ -335,8 +337,8 @@ class _Scan:
             return None
 
     def _one_bit_explains_bodies(self, header: CommitHeader) -> bool:
-        if header.length > _FLIP_SEARCH_BYTES_MAX:
-            return False
+        if header.type == FOOTER or header.length > _FLIP_SEARCH_BYTES_MAX:
+            return False  # a footer has no directory, and holds nothing that the blocks before it do not
         content = self._file.pread(header.end - header.offset, header.offset)
         if any(
             not any(content[sector : sector + _SECTOR_BYTES])
@@ -348,11 +350,20 @@ class _Scan:
             body = content[batch.body_offset : batch.body_offset + batch.body_bytes]
             difference = crc32c(body) ^ batch.body_crc
             if difference:
-                wrong.append((len(body), difference))
+                wrong.append((batch, difference))
         padding = content[HEADER_BYTES + header.length :]
         if not wrong:
             return sum(byte.bit_count() for byte in padding) == 1
-        return len(wrong) == 1 and not any(padding) and flipped_bit(*wrong[0]) is not None
+        if len(wrong) > 1 or any(padding):
+            return False
+        batch, difference = wrong[0]
+        distance = flipped_bit(batch.body_bytes, difference)
+        if distance is None:
+            return False
+        place = batch.body_offset + batch.body_bytes - 1 - distance // 8
+        sector = place - (header.offset + place) % _SECTOR_BYTES
+        # Torn where only the last byte is missing, and that has one bit: the same, for a part of a sector.
+        return any(content[max(0, sector) : sector + _SECTOR_BYTES])
 
     def _nonzero_end(self, start: int) -> int:
         """End of the last nonzero byte at or after `start`; `start` where all is zero."""

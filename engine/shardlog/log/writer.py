@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
-from shardlog.errors import ShardlogError, StorageFull
+from shardlog.errors import ShardlogError, StorageFailed, StorageFull
 from shardlog.files.protocol import File, Files, Site
 from shardlog.format import names
 from shardlog.format.commit import FOOTER, HEADER_BYTES, encode_block
@@ -23,11 +23,13 @@ from shardlog.format.segment import (
 )
 
 FOOTER_RESERVE_BYTES: Final = 256 << 10
+_RESERVED_PART: Final = 512
+"""A footer has a row of at most 37 bytes per 64 KiB of segment, and half of the reserve is for trim records."""
 
 
 def footer_reserve(segment_bytes: int) -> int:
     """Bytes at the end of a segment that commits leave free, so that a full disk can still seal and expire."""
-    return min(FOOTER_RESERVE_BYTES, segment_bytes // 4)
+    return min(max(FOOTER_RESERVE_BYTES, segment_bytes // _RESERVED_PART), segment_bytes // 4)
 
 
 class ActiveSegment:
@@ -56,19 +58,34 @@ class ActiveSegment:
         offset = start
         while offset < end:
             piece = self._file.pread(min(1 << 20, end - offset), offset)
+            if not piece:
+                raise StorageFailed(f"segment {self.segment_id}: expected bytes up to {end}, it ends at {offset}")
             self._file.pwrite(piece, offset)
             offset += len(piece)
         self._file.sync(site)
 
-    def seal(self, end: int, footer: Footer, *, next_sequence: int, records: int, timestamp_us: int, crc: int) -> None:
-        """End the segment at `end` with its footer, and sync it: at every level, because nothing will sync it later."""
+    def seal(
+        self,
+        end: int,
+        footer: Footer,
+        *,
+        next_sequence: int,
+        durable_sequence: int,
+        records: int,
+        timestamp_us: int,
+        crc: int,
+    ) -> None:
+        """End the segment at `end` with its footer, and sync it: at every level, because nothing will sync it later.
+
+        `durable_sequence` is what was synced *before*: the footer may reach the disk without the blocks before it.
+        """
         block, _ = encode_block(
             [],
             [encode_footer(footer)],
             seed=self.seed,
             record_count=0,
             first_sequence=next_sequence,
-            durable_sequence=next_sequence,
+            durable_sequence=durable_sequence,
             records_before=records,
             timestamp_us=timestamp_us,
             previous_crc=crc,

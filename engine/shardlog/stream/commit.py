@@ -5,13 +5,10 @@ index's write transaction is the lock between processes. Steps, in this order an
 put, so that a full map shows before anything is written), write, sync, publish (the transaction commits), acknowledge.
 
 Failing schedules that the odd-looking parts close:
-- A failed commit whose bytes reached the disk must not reappear: its header is zeroed and synced before anybody else
-  may write.
+- A failed commit whose bytes reached the disk must not reappear. The lock is lost with the transaction, so it is taken
+  again, and the block's header is zeroed and synced, unless somebody has appended meanwhile, in the very same place.
 - After a failed sync nobody knows what is on disk, and a later sync of the same descriptor may succeed without having
-  written anything: the tail is marked MUST_ROLL before the lock is released, the commit's numbers are skipped, and this
-  process appends no more.
-- The index's own commit may fail (its disk is full) after the block is durable; the lock is gone by then. The block is
-  zeroed only if nobody has appended since.
+  written anything: the tail is marked MUST_ROLL, the commit's numbers are skipped, and this process appends no more.
 - A leader may be interrupted anywhere: whether its requests were committed is told by the transaction.
 """
 
@@ -20,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -32,7 +30,6 @@ from shardlog.format.control import Control
 from shardlog.index.environment import Index, IndexWrite
 from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
 from shardlog.log.mark_file import MarkFile
-from shardlog.log.writer import ActiveSegment
 from shardlog.model import Appended
 from shardlog.options import StreamOptions
 from shardlog.stream.append import Request, Router, encode_request
@@ -189,7 +186,7 @@ class GroupCommit:
             raise
 
     def _planner(self, transaction: IndexWrite, tail: Tail) -> Planner:
-        seed = self._roller.seed_of(tail.segment_id)
+        seed = self._roller.active(tail).seed
         return Planner(transaction, tail, self.router.state, seed, self._clock.wall_us())
 
     def _follow_state(self, transaction: IndexWrite, tail: Tail, requests: list[Request]) -> None:
@@ -202,72 +199,61 @@ class GroupCommit:
                     encode_request(request, self.router)
 
     def _write_and_publish(self, transaction: IndexWrite, before: Tail, plan: Plan) -> None:
-        after = plan.tail
-        assert after is not None
         segment = self._roller.active(before)
-        rows = transaction.tentative()
         is_written = False
         try:
-            self._reserve(rows, plan, after)
+            self._reserve(transaction, plan)
             if not self._synced_commits and before.durable_sequence == before.next_sequence:
                 self._mark.set_unsynced(True)
             segment.write(plan.block, before.offset)
             is_written = True
             if self._synced_commits:
                 segment.sync(Site.COMMIT)
-            rows.commit()
             transaction.commit()
         except BaseException as error:
-            if not transaction.is_finished():
-                rows.abort()
-                sync_failed = is_written and isinstance(error, StorageFailed)
-                self._withdraw(transaction, segment, before, after, sync_failed)
+            if transaction.is_finished() and not isinstance(error, ShardlogError):
+                self._acknowledge(plan)  # interrupted, but published
                 raise
-            if isinstance(error, ShardlogError):
-                self._withdraw_unlocked(before, error)
-                raise
-            self._acknowledge(plan)  # interrupted, but published
+            transaction.abort()
+            self._withdraw(before, plan, sync_failed=is_written and isinstance(error, StorageFailed))
             raise
 
     @staticmethod
-    def _reserve(rows: IndexWrite, plan: Plan, after: Tail) -> None:
+    def _reserve(transaction: IndexWrite, plan: Plan) -> None:
+        assert plan.tail is not None
         if plan.position:
-            rows.put_positions([plan.position])
+            transaction.put_positions([plan.position])
         if plan.producers:
-            rows.put_producers(plan.producers.items())
+            transaction.put_producers(plan.producers.items())
         if plan.state:
-            rows.put_state(encode_state(plan.state))
-        rows.add_counts(plan.counts)
-        rows.put_tail(after)
+            transaction.put_state(encode_state(plan.state))
+        transaction.add_counts(plan.counts)
+        transaction.put_tail(plan.tail)
 
-    def _withdraw(
-        self, transaction: IndexWrite, segment: ActiveSegment, before: Tail, after: Tail, sync_failed: bool
-    ) -> None:
-        """Make sure that a block which was not published cannot reappear; the lock is still held."""
-        try:
-            if not sync_failed:
-                segment.cancel(before.offset)
-                return
-            segment.write(bytes(HEADER_BYTES), before.offset)
-        except ShardlogError as error:
-            _log.error("a failed commit could not be cancelled: %s", error)
-        self._poison = StorageFailed("the outcome of the last commit is unknown")
-        transaction.put_tail(
-            before._replace(
-                flags=before.flags | MUST_ROLL, next_sequence=after.next_sequence, commits=before.commits + 1
-            )
-        )
-        transaction.commit()
-
-    def _withdraw_unlocked(self, before: Tail, cause: ShardlogError) -> None:
-        """The same after the index could not publish, and gave up its lock: unless somebody has appended since."""
+    def _withdraw(self, before: Tail, plan: Plan, sync_failed: bool) -> None:
+        """Make sure that a block which was not published cannot reappear, unless somebody has appended in its place."""
+        assert plan.tail is not None
         try:
             with self._index.write() as transaction:
-                if transaction.tail().commits == before.commits:
+                if transaction.tail().commits != before.commits:
+                    return
+                if not sync_failed:
                     self._roller.active(before).cancel(before.offset)
+                    return
+                self._poison = StorageFailed("the outcome of the last commit is unknown")
+                with suppress(ShardlogError):
+                    self._roller.active(before).write(bytes(HEADER_BYTES), before.offset)
+                transaction.put_tail(
+                    before._replace(
+                        flags=before.flags | MUST_ROLL,
+                        next_sequence=plan.tail.next_sequence,
+                        commits=before.commits + 1,
+                    )
+                )
+                transaction.commit()
         except ShardlogError as error:
             self._poison = StorageFailed(f"the outcome of the last commit is unknown: {error}")
-            raise self._poison from cause
+            raise self._poison from error
 
     def _acknowledge(self, plan: Plan) -> None:
         for request, outcome in plan.outcomes:

@@ -6,6 +6,7 @@ renames first, so that a crash leaves a name that nobody takes for a stream.
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import Final
 
@@ -35,9 +36,11 @@ def create_stream_directory(
 ) -> str:
     """Create a stream; returns its label."""
     base = f"{streams}/{name}"
-    if not files.exists(base):
-        files.make_directory(base)
-        files.sync_directory(streams, Site.STREAM_ENTRY)
+    for directory in (streams, base):
+        if not files.exists(directory):
+            files.make_directory(directory)
+        # Also the name of one that was there: whoever made it may have been killed before this.
+        files.sync_directory(os.path.dirname(directory), Site.STREAM_ENTRY)
     remove_leftovers(files, base)
     for newest in labels(files, base)[-1:]:
         # Labels sort by creation, whatever the clock did since.
@@ -87,9 +90,12 @@ def remove_stream_directory(files: Files, base: str, label: str) -> None:
 
 def remove_leftovers(files: Files, base: str) -> None:
     """Remove what a crash left of streams that were never created, or already deleted."""
-    for name in files.names(base):
-        if name.endswith((names.TEMPORARY, names.DELETED)):
-            _remove_tree(files, f"{base}/{name}")
+    leftovers = [name for name in files.names(base) if name.endswith((names.TEMPORARY, names.DELETED))]
+    if leftovers:
+        # Whoever renamed it may have been killed before this: the stream must not come back without its files.
+        files.sync_directory(base, Site.STREAM_REMOVED)
+    for name in leftovers:
+        _remove_tree(files, f"{base}/{name}")
 
 
 def _remove_tree(files: Files, path: str) -> None:

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from itertools import chain
-from typing import Literal
+from typing import Final, Literal
 
-from shardlog.errors import InvalidArgument, TrimmedData
+from shardlog.errors import CorruptLog, InvalidArgument, TrimmedData
 from shardlog.format.record import Record
 from shardlog.model import Gap
 from shardlog.stream.open_stream import OpenStream
@@ -18,6 +18,9 @@ from shardlog.stream.reading import SegmentDamage
 Position = int | datetime | Literal["TRIM_HORIZON", "LATEST"]
 OnDamage = Literal["raise", "gap"]
 Batch = list[Record] | list[Gap]
+
+ALL_SEQUENCES: Final = 1 << 64
+"""More than any sequence number."""
 
 
 class Reading:
@@ -112,14 +115,17 @@ class Reading:
 
     def _published(self) -> Iterator[Batch]:
         """What is published now and was not read yet. Damage raises, or becomes a Gap."""
+        first = self._reader.cursor.next_sequence
+        end = ALL_SEQUENCES if self._stop is None else self._stop
         for batch in self._reader.batches(self._stream.tail(), self._stop):
-            if not isinstance(batch, SegmentDamage):
-                yield batch
-            elif self._raises:
-                raise batch.error()
-            else:
-                damage = batch.damage
-                yield [Gap(damage.first, damage.next, damage.reason, batch.segment, damage.offset)]
+            try:
+                if isinstance(batch, SegmentDamage):
+                    raise batch.error()
+                yield batch.records(first, end)
+            except CorruptLog as error:
+                if self._raises or error.sequences is None:
+                    raise
+                yield [Gap(*error.sequences, str(error), error.segment, error.offset)]
             self._check_open()
 
     def _is_finished(self) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from shardlog.errors import InvalidArgument, IteratorExpired, TrimmedData
-from shardlog.format.record import Record
+from shardlog.format.record import Record, StoredBatch
 from shardlog.format.token import TRIM_HORIZON_SEQUENCE, Token, decode_token, encode_token
 from shardlog.options import PAGE_BYTES_MAX, RECORDS_PER_PAGE_MAX
 from shardlog.stream.lineage import children_of
@@ -105,11 +105,11 @@ def get_page(stream: OpenStream, iterator: str, limit: int) -> Page:
                 raise batch.error()
             position = batch.damage.first
             break
-        taken, room = _take(batch, limit - len(records), room, is_first=not records)
-        records += batch[:taken]
-        if taken < len(batch):
-            position = batch[taken].sequence
+        taken, position, room = _take(batch, sequence, end, limit - len(records), room, is_first=not records)
+        records += taken
+        if position < min(batch.next_sequence, end) or len(records) >= limit or room <= 0:
             break
+        position = None
     if position is None:
         position = min(end, max(reader.cursor.next_sequence, sequence))
     seen_us = records[-1].timestamp_us if records else tail.timestamp_us
@@ -141,18 +141,19 @@ def _position_of(stream: OpenStream, iterator: str) -> tuple[Shard, int]:
     return shard, token.sequence
 
 
-def _take(batch: list[Record], limit: int, room: int, is_first: bool) -> tuple[int, int]:
-    """How many records of a batch fit, and the bytes left after them."""
-    if len(batch) <= limit and batch[0].batch_bytes <= room:
-        return len(batch), room - batch[0].batch_bytes
-    taken = 0
-    for record in batch[:limit]:
-        size = record.encoded_bytes()
-        if size > room and not (is_first and taken == 0):
-            return taken, room
-        room -= size
-        taken += 1
-    return taken, room
+def _take(
+    batch: StoredBatch, sequence: int, end: int, limit: int, room: int, is_first: bool
+) -> tuple[list[Record], int, int]:
+    """The records of a batch that fit, the number to go on at, and the bytes left."""
+    is_inside = sequence <= batch.first_sequence and batch.next_sequence <= end
+    if is_inside and batch.count <= limit and len(batch.body) <= room:
+        return batch.decoded_records(), batch.next_sequence, room - len(batch.body)
+    records = batch.records(sequence, end)
+    for index, record in enumerate(records):
+        room -= record.encoded_bytes
+        if index == limit or (room < 0 and not (is_first and index == 0)):
+            return records[:index], record.sequence, room
+    return records, min(batch.next_sequence, end), room
 
 
 def _children(stream: OpenStream, shard: Shard) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ from shardlog.errors import Closed
 from shardlog.files.protocol import Files
 from shardlog.files.watch import Watch
 from shardlog.format import names
+from shardlog.index.environment import SegmentName
 from shardlog.index.tail import Tail
 from shardlog.log.segments import Segments
-from shardlog.model import Appended, Statistics
+from shardlog.model import Appended, ShardStatistics, Statistics
 from shardlog.stream.append import Request
 from shardlog.stream.commit import GroupCommit
 from shardlog.stream.opening import OpenedStream, open_to_read, open_to_write
@@ -131,7 +132,13 @@ class OpenStream:
             if behind >= length:
                 break
             first = segment.first_sequence
-            behind += self.segments.file(*segment).size()
+            size = self.segments.file(*segment).size()
+            footer = self.segments.footer(*segment) if behind + size > length else None
+            for row in footer.positions if footer else ():
+                if row.offset > behind + size - length:
+                    break
+                first = row.first_sequence
+            behind += size
         return first
 
     def hash_to_split_at(self, shard_id: str) -> int:
@@ -161,6 +168,7 @@ class OpenStream:
             durable_sequence=tail.durable_sequence,
             first_time=None if first_us is None else datetime_of(first_us),
             last_time=None if first_us is None else datetime_of(tail.timestamp_us),
+            shards=self._shard_statistics(segments[0]),
         )
 
     def close(self) -> None:
@@ -218,6 +226,36 @@ class OpenStream:
             else:
                 high = middle - 1
         return segments[low].first_sequence
+
+    def _shard_statistics(self, oldest: SegmentName) -> tuple[ShardStatistics, ...]:
+        state = self.state()
+        counts = self.index.counts()
+        before = decode_state(self.segments.header(*oldest).snapshot).counts
+        replaced_ms = {parent: child.created_ms for child in state.shards for parent in child.parent_ids}
+        ended_us = self._time_of(max(shard.end_sequence or 0 for shard in state.shards)) if state.closed else 0
+        found = []
+        for shard in sorted(state.shards, key=lambda shard: shard.shard_id):
+            records, body_bytes = counts.get(shard.number, (0, 0))
+            records_before, bytes_before = before.get(shard.number, (0, 0))
+            closed_us = replaced_ms[shard.shard_id] * 1000 if shard.shard_id in replaced_ms else ended_us
+            found.append(
+                ShardStatistics(
+                    shard.shard_id,
+                    max(0, records - records_before),
+                    max(0, body_bytes - bytes_before),
+                    datetime_of(shard.created_ms * 1000),
+                    None if shard.end_sequence is None else datetime_of(closed_us),
+                )
+            )
+        return tuple(found)
+
+    def _time_of(self, sequence: int) -> int:
+        """The time of the commit that holds a sequence number, or of the next one that can be read."""
+        tail = self.tail()
+        for item in Cursor(self.index, self.segments, max(sequence, tail.trim_horizon)).blocks(tail):
+            if not isinstance(item, SegmentDamage):
+                return item.header.timestamp_us
+        return tail.timestamp_us
 
     def _records_before(self, first_sequence: int, segment_id: int) -> int:
         return self.segments.header(first_sequence, segment_id).records_before

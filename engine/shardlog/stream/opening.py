@@ -133,6 +133,9 @@ def _read_alone(files: Files, path: str, lock: LockFile) -> OpenedStream:
 
 def _recover(files: Files, path: str, mark_file: MarkFile) -> tuple[Index, bytes]:
     log_path = f"{path}/{names.LOG}"
+    # A stream or segment may have its name from somebody who was killed before that was synced.
+    files.sync_directory(os.path.dirname(path), Site.FOUND_ENTRIES)
+    files.sync_directory(log_path, Site.FOUND_ENTRIES)
     _remove_temporary(files, log_path)
     mark, unsynced = mark_file.read()
     end = find_log_end(files, log_path, mark)
@@ -168,7 +171,7 @@ def _set_aside(files: Files, path: str, end: LogEnd) -> None:
     lost = f"{path}/{names.LOST_AND_FOUND}"
     if not files.exists(lost):
         files.make_directory(lost)
-        files.sync_directory(path, Site.LOST_AND_FOUND_ENTRY)
+    files.sync_directory(path, Site.LOST_AND_FOUND_ENTRY)
     target = f"{segment}-{end.offset:012d}-{crc32c(content):08x}.torn"
     manifest = json.dumps(
         {"file": target, "segment": segment, "offset": end.offset, "bytes": len(content), "what": "torn tail",

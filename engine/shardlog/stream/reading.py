@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from shardlog.errors import CorruptLog, TrimmedData
 from shardlog.format import names
 from shardlog.format.commit import CONTROL_SHARD, Batch
-from shardlog.format.record import BatchContext, Record, decode_batch
+from shardlog.format.record import BatchContext, StoredBatch
 from shardlog.index.environment import Index, SegmentName
 from shardlog.index.tail import Tail
 from shardlog.log.segments import Segments
@@ -186,10 +186,11 @@ class BatchReader:
 
     def batches(
         self, tail: Tail, stop: int | None, look_bytes_max: int | None = None
-    ) -> Iterator[list[Record] | SegmentDamage]:
-        """Non-empty lists of records from the cursor on, up to the tail and before `stop`, and what cannot be read.
+    ) -> Iterator[StoredBatch | SegmentDamage]:
+        """The batches with records from the cursor on, up to the tail and before `stop`, and what cannot be read.
 
-        Stops after looking through `look_bytes_max` of log; `cursor.next_sequence` tells how far it came.
+        The first and the last may also hold records outside that range. Stops after looking through `look_bytes_max` of
+        log; `cursor.next_sequence` tells how far it came.
         """
         looked = 0
         first_wanted = self.cursor.next_sequence
@@ -210,22 +211,16 @@ class BatchReader:
                     continue
                 if batch.first_sequence + batch.records <= first_wanted or batch.first_sequence >= end:
                     continue
-                records = self._decode(item, batch)
-                if not isinstance(records, SegmentDamage) and (
-                    batch.first_sequence < first_wanted or batch.first_sequence + batch.records > end
-                ):
-                    records = [record for record in records if first_wanted <= record.sequence < end]
-                yield records
+                yield self._stored(item, batch)
             if look_bytes_max is not None and looked >= look_bytes_max:
                 return
 
-    def _decode(self, block: Block, batch: Batch) -> list[Record] | SegmentDamage:
+    def _stored(self, block: Block, batch: Batch) -> StoredBatch | SegmentDamage:
         header = block.header
         try:
-            body = block.body(batch)
-            context = BatchContext(self._shard_id_of(batch.shard), header.timestamp_us, self._event_prefix, len(body))
-            return decode_batch(body, batch.records, batch.first_sequence, context)
-        except (CorruptLog, ValueError, KeyError) as error:
+            context = BatchContext(self._shard_id_of(batch.shard), header.timestamp_us, self._event_prefix)
+            return StoredBatch(block.body(batch), batch.records, batch.first_sequence, context)
+        except (CorruptLog, KeyError) as error:
             return SegmentDamage(
                 f"commit {header.first_sequence}",
                 Damage(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from shardlog.clock import MICROSECOND, Clock
+from shardlog.clock import Clock
 from shardlog.errors import StorageFailed, StorageFull
 from shardlog.files.gate import roll_held
 from shardlog.files.protocol import Files, LockFile, Site
@@ -63,10 +63,6 @@ class Roller:
         self._clock = clock
         self._active: ActiveSegment | None = None
 
-    def seed_of(self, segment_id: int) -> int:
-        """The seed of a segment's header checksums."""
-        return self._segments.seed_of(segment_id)
-
     def active(self, tail: Tail) -> ActiveSegment:
         """The active segment; under the lock between the writers."""
         if self._active is None or self._active.segment_id != tail.segment_id:
@@ -76,7 +72,7 @@ class Roller:
                 file = self._files.open(path)
             except FileNotFoundError:
                 raise StorageFailed(f"{path}: the active segment is gone") from None
-            self._active = ActiveSegment(file, tail.segment_id, self.seed_of(tail.segment_id))
+            self._active = ActiveSegment(file, tail.segment_id, self._segments.seed_of(tail.segment_id))
         return self._active
 
     def close(self) -> None:
@@ -99,7 +95,7 @@ class Roller:
             and tail.durable_sequence < tail.next_sequence
         ):
             return True
-        return self._clock.wall_us() - tail.segment_created_us >= options.segment_age // MICROSECOND
+        return self._clock.wall_us() - tail.segment_created_us >= options.segment_age_us
 
     def roll(self, is_due: Callable[[Tail, StreamOptions], bool], block_bytes: int) -> None:
         """Roll to a segment with room for a block, if it is (still) due.
@@ -235,6 +231,7 @@ class Roller:
                 last_timestamp_us=tail.timestamp_us if positions else None,
             ),
             next_sequence=tail.next_sequence,
+            durable_sequence=tail.durable_sequence,
             records=tail.records,
             timestamp_us=tail.timestamp_us,
             crc=tail.last_crc,

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 from shardlog.clock import MICROSECOND
 from shardlog.errors import InvalidArgument, ShardClosed, ShardlogError, ShardNotFound
 from shardlog.format.control import Control
-from shardlog.model import ShardThroughput
+from shardlog.model import HotKey, ShardThroughput
 from shardlog.options import ShardingPolicy
 from shardlog.stream.lineage import plan_merge, plan_roll_over, plan_split
-from shardlog.stream.sampling import HotKey, hot_key, recent_keys, weighted_median
+from shardlog.stream.sampling import hot_key, recent_keys, weighted_median
 from shardlog.stream.state import Shard, StreamState
 
 if TYPE_CHECKING:
@@ -143,10 +143,12 @@ class Sharder:
         if policy is None:
             return
         now_us = self._stream.clock.wall_us()
-        if now_us < self._next_us or not self._lock.acquire(blocking=False):
+        pause_us = policy.window // MICROSECOND // SAMPLES_PER_WINDOW
+        is_early = now_us < self._next_us <= now_us + pause_us  # further away: the clock was set back
+        if is_early or not self._lock.acquire(blocking=False):
             return
         try:
-            self._next_us = now_us + policy.window // MICROSECOND // SAMPLES_PER_WINDOW
+            self._next_us = now_us + pause_us
             self.run(policy, now_us)
         except ShardlogError as error:
             # The append that brought us here succeeded; another one will bring us here again.
@@ -165,7 +167,7 @@ class Sharder:
         self._samples.append(Sample(now_us, self._stream.index.counts(), numbers))
         hot: list[HotKey] = []
         for intent in decide(policy, state, self._samples, now_us):
-            self._carry_out(policy, intent, hot)
+            self._carry_out(policy, intent, hot, now_us)
         self.hot_keys = tuple(hot)
 
     def rates(self) -> dict[int, ShardThroughput]:
@@ -176,11 +178,12 @@ class Sharder:
         found = {shard.number: throughput(samples, shard) for shard in self._stream.state().open_shards}
         return {number: rate for number, rate in found.items() if rate is not None}
 
-    def _carry_out(self, policy: ShardingPolicy, intent: Intent, hot: list[HotKey]) -> None:
+    def _carry_out(self, policy: ShardingPolicy, intent: Intent, hot: list[HotKey], now_us: int) -> None:
         shard = intent.shards[0]
         at = 0
         if intent.kind == "split":
-            keys = recent_keys(self._stream, shard)
+            # What came before the window may have come from elsewhere: hot spots move.
+            keys = recent_keys(self._stream, shard, now_us - policy.window // MICROSECOND)
             dominating = hot_key(shard.shard_id, keys)
             if dominating is not None:
                 hot.append(dominating)

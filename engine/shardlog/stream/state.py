@@ -116,6 +116,8 @@ class StreamState:
             partition_key=self.options.partition_key,
             durability=self.options.durability,
             retention=self.options.retention,
+            retention_bytes=self.options.retention_bytes,
+            sharding=self.options.sharding,
             created_at=datetime_of(self.created_us),
             shards=tuple(sorted(map(self._describe_shard, self.shards), key=lambda shard: shard.shard_id)),
         )

@@ -113,7 +113,7 @@ def _choices(pending: list[Pending], point: int, strategy: Strategy) -> Iterator
         for otherwise in (WHOLE, ABSENT):
             for fate in change.fates:
                 if fate != otherwise:
-                    yield {change.index: fate}, otherwise
+                    yield {change.at: fate}, otherwise
     if len(pending) <= strategy.pending_for_pairs:
         for one, other in combinations(pending, 2):
             yield from _pair(one, other)
@@ -125,8 +125,8 @@ def _choices(pending: list[Pending], point: int, strategy: Strategy) -> Iterator
 def _pair(one: Pending, other: Pending) -> Iterator[tuple[Choices, Fate]]:
     for fate in one.fates:
         for other_fate in other.fates:
-            yield {one.index: fate, other.index: other_fate}, WHOLE
-            yield {one.index: fate, other.index: other_fate}, ABSENT
+            yield {one.at: fate, other.at: other_fate}, WHOLE
+            yield {one.at: fate, other.at: other_fate}, ABSENT
 
 
 def _random_choice(pending: list[Pending], rng: random.Random) -> tuple[Choices, Fate]:
@@ -136,9 +136,9 @@ def _random_choice(pending: list[Pending], rng: random.Random) -> tuple[Choices,
     for change in pending:
         damaged = change.fates[2:]
         if rng.random() >= presence:
-            choices[change.index] = ABSENT
+            choices[change.at] = ABSENT
         elif damaged and rng.random() < 0.3:
-            choices[change.index] = rng.choice(damaged)
+            choices[change.at] = rng.choice(damaged)
         else:
-            choices[change.index] = WHOLE
+            choices[change.at] = WHOLE
     return choices, WHOLE

@@ -9,8 +9,9 @@ What the model takes for granted, and what it does not:
 - A sync of a file makes its content and size durable, and says nothing about its name.
 - A name (made, removed, renamed) is durable after a sync of its directory. A rename takes place or not, in any order
   with data and with other names. A file whose name is lost is gone.
-- Changes before a sync that *failed* may never reach the disk, though later syncs succeed and reads show them: they
-  stay a matter of chance until other writes cover them.
+- Changes to a file before a sync that *failed* may never reach the disk, though later syncs succeed and reads show
+  them: they stay a matter of chance until other writes cover them. Names stay pending: they are in a journal, which
+  takes the file system down when it fails.
 
 `Disk` takes a recording's operations one by one. At every point `pending` are the changes that a power cut leaves to
 chance, and `image` is the disk that comes of a choice for each.
@@ -61,9 +62,9 @@ _ROOT: Final = 0
 
 
 class Pending(NamedTuple):
-    """A change that is not durable yet: the index of its operation, and all that may become of it."""
+    """A change that is not durable yet: the index of its operation in the recording, and all that may become of it."""
 
-    index: int
+    at: int
     fates: tuple[Fate, ...]
 
 
@@ -215,7 +216,7 @@ def _settle(node: _Node, outcome: Outcome) -> None:
         return
     for change in node.changes:
         if outcome is Outcome.FAILED:
-            change.is_forsaken = not change.is_durable
+            change.is_forsaken = not (change.is_durable or isinstance(change.what, Mapping))
         elif not change.is_forsaken:
             change.is_durable = True
     # Older changes that may yet be lost keep the later ones from being merged into what is durable.

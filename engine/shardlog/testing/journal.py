@@ -28,12 +28,13 @@ from shardlog.testing.operations import Marked, Recording
 from shardlog.testing.promises import (
     Acknowledged,
     Appending,
+    Changed,
+    Changing,
     Created,
     Creating,
     Deleted,
     Deleting,
-    Disabled,
-    Disabling,
+    Look,
     MadeDurable,
     Number,
     Refused,
@@ -57,15 +58,22 @@ class Sight:
 
     numbers: tuple[Number, ...]
     strange: tuple[str, ...]
-    positions: tuple[tuple[str, int | None], ...]
-    status: str
-    next_sequence: int
     shards: tuple[str, ...]
-    """The shard of each record."""
+    """The shard of each record of `numbers`."""
+    positions: tuple[tuple[str, int | None], ...]
+    look: Look
+    next_sequence: int
 
 
 def ignore(mark: object) -> None:
     """For journals that nobody reads."""
+
+
+def look_of(stream: Stream) -> Look:
+    """What a stream is, its records apart."""
+    description = stream.describe()
+    shards = tuple((shard.shard_id, shard.end_sequence is None) for shard in description.shards)
+    return Look(description.status, stream.trim_horizon, shards)
 
 
 def catalogue_of(recording: Recording) -> Catalogue:
@@ -138,7 +146,7 @@ class Journal:
             self._mark(MadeDurable(stream))
 
     def abandon(self) -> None:
-        """Give up what is held, as the kernel does for a killed process; `files` must be dead, or nothing be written."""
+        """Give up what is held, as the kernel does for a killed process; `files` must be dead by then."""
         if self._store is None:
             return
         store, self._store = self._store, None
@@ -152,9 +160,7 @@ class Journal:
         root = f"{self.path}/{names.STREAMS}"
         if not self.files.exists(root):
             return []
-        return [
-            StreamKey(name, label) for name in sorted(self.files.names(root)) for label in self.store._labels(name)
-        ]
+        return [StreamKey(name, label) for name in sorted(self.files.names(root)) for label in self.store._labels(name)]
 
     def stream(self, key: StreamKey) -> Stream:
         """A stream, open."""
@@ -167,7 +173,7 @@ class Journal:
         self._mark(Creating(name))
         stream = self.store.create_stream(name, durability=durability, **options)
         key = StreamKey(name, stream.label)
-        self._mark(Created(key, durability))
+        self._mark(Created(key, durability, look_of(stream)))
         return key
 
     def append(
@@ -201,10 +207,14 @@ class Journal:
 
     def disable(self, key: StreamKey) -> None:
         """Disable a stream, the newest of its name."""
-        self.stream(key)
-        self._mark(Disabling(key))
-        self.store.disable_stream(key.name)
-        self._mark(Disabled(key))
+        self.change(key, lambda _: self.store.disable_stream(key.name))
+
+    def change(self, key: StreamKey, change: Callable[[Stream], object]) -> None:
+        """Change what a stream is: its shards, its trim horizon, whether it takes records."""
+        stream = self.stream(key)
+        self._mark(Changing(key))
+        change(stream)
+        self._mark(Changed(key, look_of(stream)))
 
     def delete(self, key: StreamKey) -> None:
         """Delete a stream, the only one of its name."""
@@ -228,10 +238,10 @@ class Journal:
         sight = Sight(
             tuple(numbers),
             tuple(strange),
-            tuple((producer, stream.position(producer)) for producer in producers),
-            stream.describe().status,
-            stream.next_sequence,
             tuple(shards),
+            tuple((producer, stream.position(producer)) for producer in producers),
+            look_of(stream),
+            stream.next_sequence,
         )
         self._mark(Seen(key, sight.numbers, is_settled))
         return sight
@@ -259,6 +269,8 @@ class Journal:
             self._set_aside.add(f"{lost}/{name}")
             fields = json.loads(self._content(f"{lost}/{name}"))
             file = f"{directory}/{names.LOST_AND_FOUND}/{fields['file']}"
+            if not self.files.exists(f"{self._root}/{file}"):
+                continue  # the power failed before the names were synced, so the bytes were still in their place
             segment = f"{directory}/{names.LOG}/{fields['segment']}"
             self._mark(SetAside(file, self._content(f"{self._root}/{file}"), segment, fields["offset"]))
 
@@ -275,4 +287,3 @@ def _rows_of(appending: Appending) -> dict[str, tuple[StreamKey, int, int, Chang
         change.keys["id"]: (appending.stream, appending.append, place, change)
         for place, change in enumerate(appending.changes)
     }
-

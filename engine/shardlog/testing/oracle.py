@@ -1,4 +1,4 @@
-"""Does a store that was left by a crash keep its promises?
+"""Whether a store that was left by a crash keeps its promises.
 
 `observe` puts an image into a directory and uses it with the real engine, as a program would after the crash: open,
 read, close and open again (every other time), append, close, open, read. `violations` holds what was seen against what
@@ -68,13 +68,18 @@ def observe(
     image: Image,
     root: str,
     probe: Probe,
-    files: Callable[[str], Files] = lambda root: PosixFiles(),
+    files_in: Callable[[str], Files] | None = None,
     mark: Callable[[object], None] = ignore,
 ) -> Observation:
     """Use what a crash left, in the directory `root`."""
     materialise({**image, **_index_files(image, probe.garbage)}, root)
     journal = Journal(
-        files(root), root, ManualClock(), mark, first_append=probe.first_append, known=probe.catalogue
+        files_in(root) if files_in else PosixFiles(),
+        root,
+        ManualClock(),
+        mark,
+        first_append=probe.first_append,
+        known=probe.catalogue,
     )
     seen: dict[StreamKey, StreamObservation] = {}
     try:
@@ -183,11 +188,9 @@ def sight_violations(stream: StreamPromise, appends: dict[int, AppendPromise], s
     """What one sight of a stream shows that breaks a promise."""
     yield from (f"a record that nobody appended: {record}" for record in sight.strange)
     yield from _number_violations(stream, appends, sight)
-    yield from _append_violations(appends, sight)
-    if stream.phase == "disabled" and sight.status != "DISABLED":
-        yield "it was disabled, and is enabled again"
-    if stream.phase == "enabled" and sight.status != "ENABLED":
-        yield "it is disabled, and nobody disabled it"
+    yield from _append_violations(stream, appends, sight)
+    if stream.look is not None and stream.phase == "existing" and sight.look != stream.look:
+        yield f"it was {stream.look}, now it is {sight.look}"
 
 
 def _number_violations(stream: StreamPromise, appends: dict[int, AppendPromise], sight: Sight) -> Iterator[str]:
@@ -206,15 +209,18 @@ def _number_violations(stream: StreamPromise, appends: dict[int, AppendPromise],
             yield f"{append.numbers[number.place]} was acknowledged, now it is {number}"
 
 
-def _append_violations(appends: dict[int, AppendPromise], sight: Sight) -> Iterator[str]:
+def _append_violations(stream: StreamPromise, appends: dict[int, AppendPromise], sight: Sight) -> Iterator[str]:
     """What is durable is there, each append wholly or not at all, and none before which one is missing."""
     places: dict[int, list[tuple[str, int]]] = {}
-    for number, shard in zip(sight.numbers, sight.shards, strict=True):
-        places.setdefault(number.append, []).append((shard, number.place))
-    last = sight.numbers[-1].sequence if sight.numbers else 0
+    for given, shard in zip(sight.numbers, sight.shards, strict=True):
+        places.setdefault(given.append, []).append((shard, given.place))
+    first = {given.append: given.sequence for given in reversed(sight.numbers)}
+    horizon, last = sight.look.trim_horizon, max([0, *first.values()])
     for number, append in appends.items():
         shown = places.get(number, [])
         if not shown:
+            if append.numbers and append.numbers[0].sequence < horizon:
+                continue  # expired
             if append.is_durable:
                 yield f"append {number} was acknowledged as durable, and is gone: {append.numbers}"
             elif append.state == "acknowledged" and append.numbers and append.numbers[0].sequence < last:
@@ -224,20 +230,28 @@ def _append_violations(appends: dict[int, AppendPromise], sight: Sight) -> Itera
             yield f"append {number} of {append.size} records is there in part: {shown}"
         if any(one[0] == other[0] and one[1] > other[1] for one, other in pairwise(shown)):
             yield f"append {number} is out of order: {shown}"
-        if append.state in ("refused", "lost"):
-            yield f"append {number} was {append.state}, and shows"
+        if append.state == "refused":
+            yield f"append {number} was refused, and shows"
+        others = [sequence for sequence, told in stream.given.items() if told.append != number]
+        if append.state == "lost" and max([0, *others]) > first[number]:
+            yield f"append {number} was lost, and shows before what was appended since"
 
 
 def _position_violations(appends: dict[int, AppendPromise], sight: Sight) -> Iterator[str]:
     shown = {number.append for number in sight.numbers}
     expected: dict[str, int] = {}
-    for number in shown & appends.keys():
+    expired = {number for number, append in appends.items() if _is_expired(append, sight)}
+    for number in (shown & appends.keys()) | expired:
         producer = appends[number].producer
         if producer is not None:
             expected[producer[0]] = max(expected.get(producer[0], 0), producer[1])
     for name, position in sight.positions:
         if position != expected.get(name):
             yield f"the position of {name} is {position}, and the last of its records has {expected.get(name)}"
+
+
+def _is_expired(append: AppendPromise, sight: Sight) -> bool:
+    return bool(append.numbers) and append.numbers[0].sequence < sight.look.trim_horizon
 
 
 def _repetition_violations(stream: StreamPromise, seen: StreamObservation) -> Iterator[str]:
@@ -257,7 +271,7 @@ def _repetition_violations(stream: StreamPromise, seen: StreamObservation) -> It
     added = tuple(number.sequence for number in seen.last.numbers[len(before.numbers) :])
     if seen.last.strange or after != before.numbers or added != tuple(sorted(seen.appended)):
         yield f"after an append and a reopening it differs: {_difference(before, seen.last)}"
-    if (seen.last.positions, seen.last.status) != (before.positions, before.status):
+    if (seen.last.positions, seen.last.look) != (before.positions, before.look):
         yield f"after an append and a reopening it differs: {_difference(before, seen.last)}"
     if seen.next_sequence and seen.last.next_sequence != seen.next_sequence:
         yield f"a reopening after a close leads from number {seen.next_sequence} to {seen.last.next_sequence}"
@@ -266,7 +280,7 @@ def _repetition_violations(stream: StreamPromise, seen: StreamObservation) -> It
 def _difference(before: Sight, after: Sight) -> str:
     missing = sorted(set(before.numbers) - set(after.numbers))
     more = sorted(set(after.numbers) - set(before.numbers))
-    rest = [(sight.positions, sight.status, sight.next_sequence, sight.strange) for sight in (before, after)]
+    rest = [(sight.positions, sight.look, sight.next_sequence, sight.strange) for sight in (before, after)]
     return f"missing {missing[:5]}, more {more[:5]}, {rest[0]} became {rest[1]}"
 
 

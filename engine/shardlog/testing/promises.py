@@ -6,9 +6,11 @@ and the syncs between them, into what must be true after a crash at that point:
 - An append is in flight from `Appending` on. `Acknowledged`, it is durable: under level "fsync" at once, under "os"
   when `MadeDurable` follows (sync, close) or a roll is through. `Refused`, it must never show.
 - What `Seen` tells was shown to somebody. Under "fsync" it is durable by that; at every level its number belongs to it
-  for ever. Where the reader was the first after a crash (`is_settled`), what did not show then is lost, and must not
-  come back.
-- Streams exist from `Created` on, take nothing after `Disabled`, are gone from `Deleted` on; in between either holds.
+  for ever. Where the reader was the first after a crash (`is_settled`), what did not show then is lost: it may come
+  back only as if it had been appended since.
+- `Changing` a stream (its shards, its trim horizon, whether it takes records) ends with `Changed`, and what the stream
+  looks like then is durable at every level; in between the old or a new look holds.
+- Streams exist from `Created` on, and are gone from `Deleted` on; while `Deleting` either holds.
 - `SetAside` bytes must be in lost+found, or still where they were.
 """
 
@@ -54,6 +56,7 @@ class Created:
 
     stream: StreamKey
     durability: Durability
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +101,28 @@ class MadeDurable:
     stream: StreamKey
 
 
+class Look(NamedTuple):
+    """What a stream is, its records apart."""
+
+    status: str
+    trim_horizon: int
+    shards: tuple[tuple[str, bool], ...]
+    """Shard ids, and whether they are open."""
+
+
 @dataclass(frozen=True, slots=True)
-class Disabling:
-    """The stream is about to be disabled."""
+class Changing:
+    """The stream is about to be changed."""
 
     stream: StreamKey
 
 
 @dataclass(frozen=True, slots=True)
-class Disabled:
+class Changed:
     """It was."""
 
     stream: StreamKey
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +150,12 @@ class SetAside:
 
 
 AppendState = Literal["in flight", "acknowledged", "refused", "lost"]
-Phase = Literal["enabled", "disabling", "disabled", "deleting", "deleted"]
+Phase = Literal["existing", "deleting", "deleted"]
 
 
 @dataclass(slots=True)
 class AppendPromise:
-    """One append. `numbers` are known once it was acknowledged or seen; `before_roll`: a roll made since covers it."""
+    """One append. `numbers` are known once it was acknowledged or seen."""
 
     stream: StreamKey
     size: int
@@ -154,10 +167,11 @@ class AppendPromise:
 
 @dataclass(slots=True)
 class StreamPromise:
-    """One stream. `given` has every number that anybody was told, and what it belongs to."""
+    """One stream. `given` has every number that anybody was told, and what it belongs to; `look` None: it changes."""
 
     durability: Durability
-    phase: Phase = "enabled"
+    look: Look | None = None
+    phase: Phase = "existing"
     given: dict[int, Number] = field(default_factory=dict)
 
 
@@ -207,9 +221,9 @@ class Promises:
         match mark:
             case Creating(name):
                 self.creating.add(name)
-            case Created(stream, durability):
+            case Created(stream, durability, look):
                 self.creating.discard(stream.name)
-                self.streams[stream] = StreamPromise(durability)
+                self.streams[stream] = StreamPromise(durability, look)
             case Appending(stream, append, changes, producer, position):
                 self.appends[append] = AppendPromise(
                     stream,
@@ -225,16 +239,14 @@ class Promises:
             case MadeDurable(stream):
                 for append in self._acknowledged(stream):
                     self.appends[append].is_durable = True
-                if self.streams[stream].phase == "disabling":
-                    self._set_phase(stream, "disabled")
-            case Disabling(stream):
-                self._set_phase(stream, "disabling")
-            case Disabled(stream) if self.streams[stream].durability == "fsync":
-                self._set_phase(stream, "disabled")
+            case Changing(stream):
+                self.streams[stream].look = None
+            case Changed(stream, look):
+                self.streams[stream].look = look
             case Deleting(stream):
-                self._set_phase(stream, "deleting")
+                self.streams[stream].phase = "deleting"
             case Deleted(stream):
-                self._set_phase(stream, "deleted")
+                self.streams[stream].phase = "deleted"
             case SetAside():
                 self.set_aside.append(mark)
 
@@ -258,8 +270,8 @@ class Promises:
         stream = self.streams.setdefault(seen.stream, StreamPromise("fsync"))
         stream.given.update((number.sequence, number) for number in seen.numbers)
         shown: dict[int, list[Number]] = {}
-        for number in seen.numbers:
-            shown.setdefault(number.append, []).append(number)
+        for given in seen.numbers:
+            shown.setdefault(given.append, []).append(given)
         for number, append in self.of_stream(seen.stream).items():
             if number in shown:
                 append.state = "acknowledged"
@@ -275,9 +287,6 @@ class Promises:
         names = path.split("/")
         found = (StreamKey(names[index], names[index + 1]) for index in range(len(names) - 1))
         return next((key for key in found if key in self.streams), None)
-
-    def _set_phase(self, stream: StreamKey, phase: Phase) -> None:
-        self.streams[stream].phase = phase
 
 
 def promises_at(operations: Iterable[Operation], before: Promises | None = None) -> Promises:

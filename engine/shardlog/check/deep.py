@@ -1,0 +1,128 @@
+"""The deep check: every byte and every record by a second implementation.
+
+Checksums by `crcmod`, records by `msgpack`; what these make of the bytes is compared with what the engine's own decoder
+makes of them, so that a mistake in one cannot hide itself. Then the records are held against the stream's rules: event
+and images, key schema, and whether the partition key lies in the shard's hash range. Slow (about a tenth of the speed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+import msgpack
+
+from shardlog.check.subject import Subject
+from shardlog.clock import EPOCH
+from shardlog.errors import CorruptLog, InvalidArgument
+from shardlog.files.protocol import File
+from shardlog.format import values
+from shardlog.format.checksum import crc32c_independent
+from shardlog.format.commit import CONTROL_SHARD, ENTRY_BYTES, HEADER_BYTES, Batch, CommitHeader
+from shardlog.format.record import BatchContext, Record, StoredBatch
+from shardlog.model import EVENT_CODES, EVENT_NAMES
+from shardlog.stream.append import check_rows, partition_bytes
+from shardlog.stream.state import StreamState
+
+_CRC_OFFSET: Final = HEADER_BYTES - 4
+_CONTEXT: Final = BatchContext("", 0, "")
+_NAIVE_EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose
+_INT64 = struct.Struct("<q")
+
+Problem = tuple[str, str]
+"""A code and a message."""
+
+
+class DeepCheck:
+    """Checks the batches of one segment. `state` is the stream's state as of now, if known."""
+
+    def __init__(self, subject: Subject, file: File) -> None:
+        self.state: StreamState | None = None
+        self._subject = subject
+        self._file = file
+
+    def check_header(self, path: str, header: CommitHeader, seed: int) -> None:
+        """The header's checksum once more."""
+        content = self._file.pread(HEADER_BYTES + header.batch_count * ENTRY_BYTES, header.offset)
+        crc = crc32c_independent(content[HEADER_BYTES:], crc32c_independent(content[:_CRC_OFFSET], seed))
+        if crc != header.crc:
+            self._subject.add(
+                "second-opinion", path, f"crcmod computes the header checksum {crc:#010x}, not {header.crc:#010x}",
+                offset=header.offset,
+            )  # fmt: skip
+
+    def problem_of(self, batch: Batch, body: bytes) -> Problem | None:
+        """What is wrong with a batch whose checksum is right by the first implementation."""
+        crc = crc32c_independent(body)
+        if crc != batch.body_crc:
+            return "second-opinion", f"crcmod computes the batch checksum {crc:#010x}, not {batch.body_crc:#010x}"
+        if batch.shard == CONTROL_SHARD:
+            return None
+        try:
+            records = StoredBatch(body, batch.records, batch.first_sequence, _CONTEXT).decoded_records()
+            first = [[EVENT_CODES[record.event], record.keys, record.new_image, record.old_image] for record in records]
+        except (CorruptLog, ValueError, InvalidOperation, OverflowError) as error:
+            return "batch-undecodable", str(error)
+        try:
+            second = _decode_independently(body)
+        except (ValueError, ArithmeticError, msgpack.UnpackException) as error:
+            return "second-opinion", f"msgpack does not decode the batch: {error!r}"
+        if not is_same(first, [row[:4] for row in second]):
+            return "second-opinion", "msgpack decodes other records than msgspec"
+        return self._broken_rule(records, first, batch.shard)
+
+    def _broken_rule(self, records: list[Record], rows: list[list[Any]], shard: int) -> Problem | None:
+        for row in rows:
+            code, _, new, old = row
+            if (EVENT_NAMES[code] == "INSERT" and old is not None) or (
+                EVENT_NAMES[code] == "REMOVE" and new is not None
+            ):
+                return "record-invalid", f"an {EVENT_NAMES[code]} with the image that it cannot have"
+        if self.state is None:
+            return None
+        try:
+            check_rows(rows, self.state.options)
+        except InvalidArgument as error:
+            return "record-invalid", str(error)
+        options, owner = self.state.options, self.state.by_number.get(shard)
+        for record in records if owner else ():
+            key = record.keys if options.partition_key is None else record.keys[options.partition_key]
+            digest = hashlib.md5(partition_bytes(key), usedforsecurity=False).digest()
+            assert owner is not None
+            if not owner.hash_first <= int.from_bytes(digest, "big") < owner.hash_next:
+                return "record-invalid", f"record {record.sequence} belongs to another shard than {owner.shard_id}"
+        return None
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two decoded values are the same, types included; NaN is NaN."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, set):
+        return sorted(map(values.encode, one)) == sorted(map(values.encode, other))
+    if isinstance(one, float | Decimal):
+        return repr(one) == repr(other)
+    return bool(one == other)
+
+
+def _decode_independently(body: bytes) -> list[list[Any]]:
+    rows: list[list[Any]] = msgpack.unpackb(body, ext_hook=_extension, strict_map_key=False)
+    return rows
+
+
+def _extension(code: int, content: bytes) -> Any:
+    if code == values.DECIMAL:
+        return Decimal(content.decode("ascii"))
+    if code == values.SET:
+        return set(msgpack.unpackb(content, ext_hook=_extension))
+    if code in (values.AWARE_DATETIME, values.NAIVE_DATETIME):
+        epoch = EPOCH if code == values.AWARE_DATETIME else _NAIVE_EPOCH
+        return epoch + timedelta(microseconds=_INT64.unpack(content)[0])
+    raise ValueError(f"extension type {code} is not one of format version 1")
