@@ -69,7 +69,7 @@ def _ask(*arguments: str) -> str:
 
 def _build(path: str, records_per_commit: int, log_bytes: int, segments: int, segment_bytes: int) -> None:
     # What is to be measured is made without waiting for the device: page cache and files are as with real syncs.
-    os.fdatasync = os.fsync = lambda _: None
+    os.fdatasync = os.fsync = _no_sync
     store = shardlog.open(path)
     stream = store.create_stream(STREAM, retention=None, segment_bytes=segment_bytes)
     log = next(Path(path).glob("streams/*/*/log"))
@@ -85,6 +85,10 @@ def _build(path: str, records_per_commit: int, log_bytes: int, segments: int, se
             break
     print(_READY, flush=True)
     signal.pause()
+
+
+def _no_sync(fd: object) -> None:
+    pass
 
 
 def _open(path: str) -> None:

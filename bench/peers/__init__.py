@@ -12,10 +12,14 @@ from shardlog import Change
 
 
 class Peer(Protocol):
-    """A store that commits changes. A context manager; `untimed_seconds` is what is not to be counted."""
+    """A store that commits changes."""
 
     name: str
-    untimed_seconds: float
+
+    @property
+    def untimed_seconds(self) -> float:
+        """What it spent so far on what is not to be counted."""
+        ...
 
     def commit(self, changes: list[Change]) -> None:
         """Make the changes durable, all or none."""

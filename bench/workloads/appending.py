@@ -93,8 +93,11 @@ def append_many(settings: Settings, records: int) -> Table:
     commits = change_commits(records)
     with _in_directory(settings) as (directory, stack):
         peers: list[Peer] = [
-            Shardlog(directory, settings.shards), Limit(directory), Sqlite(directory), PlainLmdb(directory)
-        ]  # fmt: skip
+            Shardlog(directory, settings.shards),
+            Limit(directory),
+            Sqlite(directory),
+            PlainLmdb(directory),
+        ]
         for peer in peers:
             stack.enter_context(closing(peer))
         goals = (_LIMIT_GOALS.get(records), at_least(1.0), None)
@@ -114,8 +117,10 @@ def append_one(settings: Settings) -> Table:
     commits = change_commits(1)
     with _in_directory(settings) as (directory, stack):
         peers: list[Peer] = [
-            Shardlog(directory, settings.shards), WriteAndSync(directory, os.urandom(block_bytes(commits[0]))), Sqlite(directory)
-        ]  # fmt: skip
+            Shardlog(directory, settings.shards),
+            WriteAndSync(directory, os.urandom(block_bytes(commits[0]))),
+            Sqlite(directory),
+        ]
         for peer in peers:
             stack.enter_context(closing(peer))
         return _table(

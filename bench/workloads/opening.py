@@ -58,8 +58,8 @@ def open_full_segment(settings: Settings, records_per_commit: int) -> Table:
     return _opening(
         settings,
         f"open-full-{records_per_commit}",
-        f"opening after SIGKILL, {settings.fill_bytes >> 20} MiB in the last segment, {records_per_commit} records per commit",
-        _GOAL if records_per_commit > 1 else None,
+        f"opening after SIGKILL, {settings.fill_bytes >> 20} MiB in the last segment, commits of {records_per_commit}",
+        _GOAL,
         records_per_commit=records_per_commit,
         log_bytes=settings.fill_bytes,
         segments=0,

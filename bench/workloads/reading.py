@@ -18,21 +18,19 @@ from bench.results import Table, at_least, compare
 from bench.rounds import Settings, take_turns
 from shardlog import Change, Stream
 
-_RECORDS_PER_PAGED_COMMIT = 100
-
 
 class Passes:
     """Goes through all records again and again. The figure: records per second."""
 
     def __init__(self, name: str, go_through: Callable[[], int]) -> None:
         self.name = name
-        self._go_through = go_through
+        self.go_through = go_through
 
     def turn(self, seconds: float) -> float:
         start = time.perf_counter()
         records = 0
         while True:
-            records += self._go_through()
+            records += self.go_through()
             elapsed = time.perf_counter() - start
             if elapsed >= seconds:
                 return records / elapsed
@@ -40,6 +38,26 @@ class Passes:
 
 def read(settings: Settings, records_per_commit: int) -> Table:
     """`read` of the whole stream, images undecoded: a loop over records against one over bodies."""
+    with read_passes(settings, records_per_commit) as passes:
+        sync = sync_times(settings.directory)
+        subject, limit = take_turns(passes, settings)
+    title = f"the whole stream, images undecoded, commits of {records_per_commit} records"
+    return Table(f"read-{records_per_commit}", title, "records/s", compare(subject, [(limit, at_least(0.6))]), sync)
+
+
+def get_records(settings: Settings, records_per_commit: int) -> Table:
+    """`get_records`, page by page, every image decoded."""
+    with record_passes(settings, records_per_commit) as passes:
+        sync = sync_times(settings.directory)
+        subject, limit = take_turns(passes, settings)
+    title = f"pages of 1,000 records, all images decoded, commits of {records_per_commit} records"
+    rows = compare(subject, [(limit, at_least(0.6))])
+    return Table(f"get-records-{records_per_commit}", title, "records/s", rows, sync)
+
+
+@contextmanager
+def read_passes(settings: Settings, records_per_commit: int) -> Iterator[list[Passes]]:
+    """`read` and its limit, over the same records."""
     with _log(settings, records_per_commit) as (stream, bodies):
 
         def count_records() -> int:
@@ -48,19 +66,16 @@ def read(settings: Settings, records_per_commit: int) -> Table:
                 count += 1
             return count
 
-        contestants = [
+        yield [
             Passes("read", count_records),
             Passes("read, checksum, decode", lambda: sum(map(len, bodies.raw_rows()))),
         ]
-        sync = sync_times(settings.directory)
-        subject, limit = take_turns(contestants, settings)
-    title = f"the whole stream, images undecoded, commits of {records_per_commit} records"
-    return Table(f"read-{records_per_commit}", title, "records/s", compare(subject, [(limit, at_least(0.6))]), sync)
 
 
-def get_records(settings: Settings) -> Table:
-    """`get_records`, page by page, every image decoded."""
-    with _log(settings, _RECORDS_PER_PAGED_COMMIT) as (stream, bodies):
+@contextmanager
+def record_passes(settings: Settings, records_per_commit: int = 100) -> Iterator[list[Passes]]:
+    """`get_records` and its limit, over the same records."""
+    with _log(settings, records_per_commit) as (stream, bodies):
 
         def touch_rows() -> int:
             count = 0
@@ -70,14 +85,10 @@ def get_records(settings: Settings) -> Table:
                 count += len(rows)
             return count
 
-        contestants = [
+        yield [
             Passes("get_records", lambda: sum(_touch_pages(stream))),
             Passes("read, checksum, decode", touch_rows),
         ]
-        sync = sync_times(settings.directory)
-        subject, limit = take_turns(contestants, settings)
-    title = f"pages of 1,000 records, all images decoded, commits of {_RECORDS_PER_PAGED_COMMIT} records"
-    return Table("get-records", title, "records/s", compare(subject, [(limit, at_least(0.6))]), sync)
 
 
 def _touch_pages(stream: Stream) -> Iterator[int]:

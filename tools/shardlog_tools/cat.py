@@ -23,6 +23,7 @@ from shardlog.model import Gap
 from shardlog_tools.arguments import Subparsers, add_stream_arguments, integer_between, seconds
 from shardlog_tools.json_values import to_json
 from shardlog_tools.output import DONE, FAILED, Output
+from shardlog_tools.shard_names import find_shard
 
 _PIECE_BYTES: Final = 256 << 10
 _RECORDS_MAX: Final = 2**63 - 1
@@ -49,7 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="the first record (default: %(default)s)",
     )
     parser.add_argument("--to", dest="stop", type=position, metavar="POSITION", help="end before this record")
-    parser.add_argument("--shard", metavar="ID", help="records of this shard only")
+    parser.add_argument("--shard", metavar="SHARD", help="records of this shard only: its id, number, or part of it")
     parser.add_argument("--limit", type=integer_between(0, _RECORDS_MAX), metavar="N", help="at most N records")
     parser.add_argument("--follow", action="store_true", help="wait for more records, until interrupted")
     parser.add_argument(
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         records = stream.read(
             args.start,
             stop=args.stop,
-            shard_id=args.shard,
+            shard_id=None if args.shard is None else find_shard(stream.describe(), args.shard).shard_id,
             follow=args.follow,
             timeout=args.timeout,
             on_damage=args.on_damage,

@@ -7,9 +7,10 @@ from typing import get_args
 
 import shardlog
 from shardlog.options import SHARDS_MAX, Durability, ViewType
-from shardlog_tools.arguments import Subparsers, add_stream_arguments, duration, integer_between
-from shardlog_tools.descriptions import duration_words, stream_as_json
+from shardlog_tools.arguments import Subparsers, add_stream_arguments, duration, integer_between, size
+from shardlog_tools.descriptions import policy_words, retention_words, stream_as_json
 from shardlog_tools.output import DONE, Output
+from shardlog_tools.sharding_arguments import PRESETS, add_policy_options, policy_of
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -37,6 +38,9 @@ def add_parser(subparsers: Subparsers) -> None:
         help="how long records stay readable: 90s, 24h, 7d, forever (default: %(default)s)",
     )
     parser.add_argument(
+        "--retention-bytes", type=size, metavar="N", help="keep at most so many bytes of log, such as 10GiB"
+    )
+    parser.add_argument(
         "--partition-key",
         metavar="NAME",
         help="the key attribute whose hash chooses the shard (default: all keys together)",
@@ -54,11 +58,18 @@ def add_parser(subparsers: Subparsers) -> None:
         default="fsync",
         help="what an acknowledged append survives: fsync: power loss; os: the process dying (default: %(default)s)",
     )
+    parser.add_argument(
+        "--sharding",
+        choices=PRESETS,
+        help="when shards change by themselves: a preset, to which the options below make changes (default: by hand)",
+    )
+    add_policy_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Make the stream; returns the exit status."""
+    sharding = policy_of(args.sharding, args)
     with shardlog.open(args.store) as store:
         stream = store.create_stream(
             args.stream,
@@ -67,7 +78,9 @@ def run(args: argparse.Namespace, output: Output) -> int:
             partition_key=args.partition_key,
             shards=args.shards,
             retention=args.retention,
+            retention_bytes=args.retention_bytes,
             durability=args.durability,
+            sharding=sharding,
         )
         description = stream.describe()
     if output.as_json:
@@ -76,6 +89,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     shards = "1 shard" if len(description.shards) == 1 else f"{len(description.shards)} shards"
     output.say(
         f"created stream {description.name} in {args.store}: {description.view_type}, {shards}, "
-        f"durability {description.durability}, retention {duration_words(description.retention)}"
+        f"durability {description.durability}, retention {retention_words(description)}"
+        + (f"; shards {policy_words(sharding)}" if sharding else "")
     )
     return DONE

@@ -18,7 +18,7 @@ from shardlog.clock import datetime_of
 from shardlog.errors import CorruptLog
 from shardlog.format.commit import CONTROL_SHARD, Batch, CommitHeader
 from shardlog.format.control import decode_controls
-from shardlog.format.record import BatchContext, decode_batch
+from shardlog.format.record import BatchContext, StoredBatch
 from shardlog_tools.arguments import Subparsers
 from shardlog_tools.json_values import to_json
 from shardlog_tools.output import DONE, FAILED, Output
@@ -152,8 +152,8 @@ def _content(header: CommitHeader, batch: Batch, body: bytes) -> Iterator[dict[s
         for number, control in enumerate(decode_controls(body, batch.records)):
             yield {"sequence": batch.first_sequence + number, **control}
         return
-    context = BatchContext("", header.timestamp_us, "", batch.body_bytes)
-    for record in decode_batch(body, batch.records, batch.first_sequence, context):
+    context = BatchContext("", header.timestamp_us, "")
+    for record in StoredBatch(body, batch.records, batch.first_sequence, context).decoded_records():
         yield {
             "sequence": record.sequence,
             "event": record.event,

@@ -15,10 +15,38 @@ from collections.abc import Sequence
 from typing import Final
 
 from shardlog import ShardlogError
-from shardlog_tools import cat, create, delete, demo, disable, dump, importing, stat
+from shardlog_tools import (
+    cat,
+    create,
+    delete,
+    demo,
+    disable,
+    dump,
+    expire,
+    importing,
+    resharding,
+    set_retention,
+    set_sharding,
+    shards,
+    stat,
+)
 from shardlog_tools.output import DONE, FAILED, INTERRUPTED, USED_WRONGLY, CommandFailed, Output
 
-_COMMANDS: Final = (create, importing, cat, stat, disable, delete, dump, demo)
+_COMMANDS: Final = (
+    create,
+    importing,
+    cat,
+    stat,
+    shards,
+    resharding,
+    set_sharding,
+    set_retention,
+    expire,
+    disable,
+    delete,
+    dump,
+    demo,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

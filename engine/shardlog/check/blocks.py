@@ -47,7 +47,15 @@ _ENTRY = struct.Struct("<IIII")
 _CRC_OFFSET: Final = HEADER_BYTES - 4
 _ZEROS: Final = tuple(bytes(count) for count in range(ALIGNMENT))
 
+PositionRow = tuple[int, int, int, int]
+"""As `SparsePosition`: first sequence number, offset, time, records before."""
+
 TakeControls = Callable[["BlockScan", CommitHeader, list[tuple[int, Control]]], None]
+
+
+def row_of(position: SparsePosition) -> PositionRow:
+    """A position row as a plain tuple."""
+    return position.first_sequence, position.offset, position.timestamp_us, position.records_before
 
 
 class BlockScan:
@@ -66,7 +74,8 @@ class BlockScan:
         self.records: int | None = None
         self.timestamp_us = 0
         self.counts: dict[int, tuple[int, int]] = {}
-        self.positions: list[SparsePosition] = []
+        self.rows: list[PositionRow] = []
+        """The position rows that its blocks should have."""
         self.open_shards: frozenset[int] | None = None
         self.take_controls: TakeControls | None = None
         self.deep: DeepCheck | None = None
@@ -102,7 +111,7 @@ class BlockScan:
         """
         seed, size, shards = self._span.seed, len(buffer), self.open_shards
         previous, sequence, records, timestamp = self.last_crc, self.next_sequence, self.records, self.timestamp_us
-        counts, indexed = self.counts, self.positions[-1].offset if self.positions else -INDEX_STRIDE_BYTES
+        counts, indexed = self.counts, self.rows[-1][1] if self.rows else -INDEX_STRIDE_BYTES
         position = self.offset - start
         needs_look = False
         assert shards is not None
@@ -143,7 +152,7 @@ class BlockScan:
                 )
             if start + position - indexed >= INDEX_STRIDE_BYTES:
                 indexed = start + position
-                self.positions.append(SparsePosition(first, indexed, time_us, before))
+                self.rows.append((first, indexed, time_us, before))
             previous, sequence, records, timestamp, position = crc, next_sequence, before + record_count, time_us, end
         self.last_crc, self.next_sequence, self.records, self.timestamp_us = previous, sequence, records, timestamp
         self.offset = start + position
@@ -191,10 +200,8 @@ class BlockScan:
         for batch in batches:
             if batch.shard != CONTROL_SHARD:
                 self.counts[batch.shard] = add_counts(self.counts.get(batch.shard), batch.records, batch.body_bytes)
-        if not self.positions or header.offset - self.positions[-1].offset >= INDEX_STRIDE_BYTES:
-            self.positions.append(
-                SparsePosition(header.first_sequence, header.offset, header.timestamp_us, header.records_before)
-            )
+        if not self.rows or header.offset - self.rows[-1][1] >= INDEX_STRIDE_BYTES:
+            self.rows.append((header.first_sequence, header.offset, header.timestamp_us, header.records_before))
         controls = sum(batch.records for batch in batches if batch.shard == CONTROL_SHARD)
         self.records = header.records_before + header.record_count - controls
         self.offset, self.next_sequence, self.last_crc = header.end, header.next_sequence, header.crc

@@ -13,6 +13,7 @@ from typing import Final
 import lmdb
 import lmdb.verify
 
+from shardlog.check.blocks import row_of
 from shardlog.check.lineage import Lineage
 from shardlog.check.segments import End, Passed, Place
 from shardlog.check.subject import Subject
@@ -55,7 +56,7 @@ def _differing(index: Index, places: list[Place], passed: Passed, lineage: Linea
         told |= {
             "the tail's checksum": (tail.last_crc, passed.last_crc),
             "the tail's record count": (tail.records, passed.records),
-            "position rows": (index.positions(), passed.positions),
+            "position rows": (list(map(row_of, index.positions())), passed.rows),
         }
         if tail.next_sequence < passed.next_sequence:
             told["the tail's next number"] = (tail.next_sequence, passed.next_sequence)
@@ -73,7 +74,7 @@ def check_unused_index(subject: Subject, last: Place, end: End) -> None:
     if not os.path.exists(f"{path}/{_DATA}"):
         return
     try:
-        problems = lmdb.verify.verify(f"{path}/{_DATA}")
+        problems: list[str] = lmdb.verify.verify(f"{path}/{_DATA}")  # type: ignore[no-untyped-call]
     except (lmdb.verify.VerifyError, OSError) as error:
         problems = [str(error)]
     if problems:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import fields
 from itertools import pairwise
-from typing import Any
 
 from shardlog.check.blocks import BlockScan
 from shardlog.check.deep import DeepCheck
@@ -87,7 +86,7 @@ class Lineage:
         else:
             scan.open_shards = None
         if self._deep is not None:
-            self._deep.state = self.state
+            self._deep.follow(self.state if self._is_complete else None)
 
     def _take(self, scan: BlockScan, header: CommitHeader, controls: list[tuple[int, Control]]) -> None:
         if scan.is_damaged:
@@ -110,7 +109,7 @@ class Lineage:
     def _check_checkpoint(self, scan: BlockScan, header: CommitHeader, sequence: int, record: Control) -> None:
         try:
             snapshot = decode_state(record["snapshot"])
-            rows = [tuple(row) for row in record["positions"]]
+            rows = list(map(tuple, record["positions"]))
         except (CorruptLog, KeyError, TypeError) as error:
             self._subject.add("state-wrong", scan.path, f"checkpoint {sequence}: {error!r}", offset=header.offset)
             return
@@ -118,7 +117,7 @@ class Lineage:
         for shard, (records, body_bytes) in scan.counts.items():
             counts[shard] = add_counts(counts.get(shard), records, body_bytes)
         self._compare(scan.path, header.offset, snapshot, self.producers, counts)
-        if not scan.is_damaged and rows != [tuple(row_values(row)) for row in scan.positions]:
+        if not scan.is_damaged and rows != scan.rows:
             self._subject.add(
                 "state-wrong", scan.path, f"the position rows of checkpoint {sequence} are not those of the blocks",
                 offset=header.offset,
@@ -139,11 +138,6 @@ class Lineage:
                 "state-wrong", path, f"expected what the control records make of the state, found other values of "
                 f"{', '.join(differing)}", offset=offset,
             )  # fmt: skip
-
-
-def row_values(row: Any) -> list[int]:
-    """A position row as a checkpoint holds it."""
-    return [row.first_sequence, row.offset, row.timestamp_us, row.records_before]
 
 
 def shard_problems(state: StreamState) -> list[tuple[str, str]]:

@@ -163,9 +163,9 @@ def check_mark(subject: Subject, mark: Mark, header: SegmentHeader, passed: Pass
     if passed.is_damaged:
         return
     start, crc, first = header.header_bytes, header.crc, header.first_sequence
-    for row in passed.positions:
-        if row.offset <= mark.offset:
-            start, crc, first = row.offset, -1, row.first_sequence
+    for first_sequence, offset, _, _ in passed.rows:
+        if offset <= mark.offset:
+            start, crc, first = offset, -1, first_sequence
     file = subject.files.open_to_read(place.path)
     try:
         span = Span(

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from shardlog.check.blocks import BlockScan
+from shardlog.check.blocks import BlockScan, PositionRow, row_of
 from shardlog.check.lineage import Lineage
 from shardlog.check.subject import Subject
 from shardlog.errors import CorruptLog, ShardlogError, StorageFailed, UnsupportedVersion
 from shardlog.files.protocol import File, Files
 from shardlog.format.commit import FOOTER, HEADER_BYTES, decode_header, padded, seed_of
-from shardlog.format.segment import TRAILER_BYTES, Footer, SegmentHeader, SparsePosition, decode_footer, decode_trailer
+from shardlog.format.segment import TRAILER_BYTES, Footer, SegmentHeader, decode_footer, decode_trailer
 from shardlog.log.segments import read_segment_header
 from shardlog.log.walk import Block, Span, find_block
 
@@ -54,7 +54,7 @@ class Passed:
     records: int | None
     timestamp_us: int
     is_damaged: bool
-    positions: list[SparsePosition] = field(default_factory=list)
+    rows: list[PositionRow] = field(default_factory=list)
 
 
 def read_header(files: Files, place: Place, stream_uuid: bytes | None) -> None:
@@ -155,7 +155,7 @@ def _check_open_segment(subject: Subject, place: Place, end: End, lineage: Linea
         if problem is not None:
             code, message = problem
             subject.add(code, place.path, message, offset=blocks_end, segment_id=place.segment_id)
-    return Passed(place, scan.next_sequence, scan.last_crc, scan.records, scan.timestamp_us, is_damaged, scan.positions)
+    return Passed(place, scan.next_sequence, scan.last_crc, scan.records, scan.timestamp_us, is_damaged, scan.rows)
 
 
 def _add_header_problem(subject: Subject, place: Place, problem: tuple[str, str], start: int, first: int) -> None:
@@ -196,12 +196,12 @@ def footer_problem(
 
 def _differing(block: Block, footer: Footer, scan: BlockScan) -> list[str]:
     """What a footer says otherwise than the blocks before it."""
-    header, positions = block.header, scan.positions
-    last_us = scan.timestamp_us if positions else None
+    header, rows = block.header, scan.rows
+    last_us = scan.timestamp_us if rows else None
     told = {
-        "position rows": (list(footer.positions), positions),
+        "position rows": (list(map(row_of, footer.positions)), rows),
         "records per shard": (footer.shard_records, {shard: count[0] for shard, count in scan.counts.items()}),
-        "first time": (footer.first_timestamp_us, positions[0].timestamp_us if positions else None),
+        "first time": (footer.first_timestamp_us, rows[0][2] if rows else None),
         "last time": (footer.last_timestamp_us, last_us),
         "records before": (header.records_before, scan.records),
         "previous checksum": (header.previous_crc, scan.last_crc),

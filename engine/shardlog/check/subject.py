@@ -152,7 +152,7 @@ def _copied_index(path: str, stack: ExitStack) -> LiveIndex:
         else:
             with _opened(path) as index:
                 index.copy_to(directory)
-        problems = lmdb.verify.verify(f"{directory}/{_DATA}")
+        problems: list[str] = lmdb.verify.verify(f"{directory}/{_DATA}")  # type: ignore[no-untyped-call]
         if problems:
             return LiveIndex(path, problems, None, None)
         copy = Index(directory)

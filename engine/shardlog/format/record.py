@@ -66,8 +66,11 @@ class Record(msgspec.Struct, gc=False, eq=False):
     def event(self) -> Event:
         """INSERT, MODIFY or REMOVE."""
         row = self._row
-        # The event is the byte after the head of the row's array.
-        return EVENT_NAMES[memoryview(row)[1] if type(row) is msgspec.Raw else row.code]
+        if type(row) is msgspec.Raw:
+            event = EVENT_NAMES.get(memoryview(row)[1])  # the byte after the head of the row's array
+            if event is not None:
+                return event
+        return EVENT_NAMES[self._decoded().code]
 
     @property
     def keys(self) -> Image:

@@ -54,6 +54,8 @@ _PRODUCER = struct.Struct("<q")
 _SHARD = struct.Struct(">I")
 _COUNT = struct.Struct("<QQ")
 _DATA_FILE: Final = "data.mdb"
+_LOCK_FILE: Final = "lock.mdb"
+_LOCK_FILE_BYTES: Final = READERS_MAX * 64 + 4096  # a cache line for each reader, and some for the mutexes
 _FREE_BYTES_SCARCE: Final = 1 << 20
 
 
@@ -103,6 +105,7 @@ class Index:
         with translated("clear the directory", path):
             for name in os.listdir(path):
                 os.unlink(os.path.join(path, name))
+        _allocate_lock_file(path)
         index = cls(path)
         try:
             with index.write() as transaction:
@@ -363,6 +366,20 @@ class IndexWrite:
     def _put_sorted(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         with self._transaction.cursor() as cursor:
             cursor.putmulti(list(rows))
+
+
+def _allocate_lock_file(path: str) -> None:
+    """Give LMDB's lock file its space before LMDB maps it: a mapped hole on a full disk kills whoever touches it.
+
+    That is SIGBUS, whereas no room is an error here. LMDB takes the file as it finds it.
+    """
+    lock_path = os.path.join(path, _LOCK_FILE)
+    with translated(f"allocate {_LOCK_FILE_BYTES} bytes for", lock_path):
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+        finally:
+            os.close(descriptor)
 
 
 def _is_room_scarce(path: str) -> bool:

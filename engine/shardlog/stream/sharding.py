@@ -75,20 +75,20 @@ def decide(policy: ShardingPolicy, state: StreamState, samples: Sequence[Sample]
     """What the policy wants now, most urgent first. Pure.
 
     `samples` are in order of time. A split wants the target exceeded on average over the window and still in its last
-    part; a merge, two neighbours below `merge_below` together over the window.
+    part; a merge, two neighbours below `merge_below` together, over the window and still in its last part.
     """
     shards = state.open_shards
     intents: list[Intent] = []
-    newest_ms = max(shard.created_ms for shard in shards)
-    has_cooled = now_us - newest_ms * 1000 >= policy.cooldown // MICROSECOND
-    window = [sample for sample in samples if now_us - sample.at_us <= policy.window // MICROSECOND * 9 // 8]
-    is_whole = len(window) > 1 and window[-1].at_us - window[0].at_us >= policy.window // MICROSECOND
-    if is_whole and has_cooled:
-        rates = {shard.number: throughput(window, shard) for shard in shards}
-        loads = {number: load(policy, rate) for number, rate in rates.items() if rate is not None}
-        intents += _splits(policy, shards, loads, window[-2:])
+    newest_us = max(shard.created_ms for shard in shards) * 1000
+    # A shard of the future was made while the clock ran ahead: that must not stop everything until then.
+    has_cooled = not 0 <= now_us - newest_us < policy.cooldown // MICROSECOND
+    window = _last_window(policy, samples)
+    if window and has_cooled:
+        average, latest = _loads(policy, shards, window), _loads(policy, shards, window[-2:])
+        measured = average.keys() & latest.keys()
+        intents += _splits(policy, shards, {number: min(average[number], latest[number]) for number in measured})
         if not intents:
-            intents += _merges(policy, shards, loads)
+            intents += _merges(policy, shards, {number: max(average[number], latest[number]) for number in measured})
     if policy.roll_every is not None:
         roll_us = policy.roll_every // MICROSECOND
         taken = {shard.number for intent in intents for shard in intent.shards}
@@ -100,14 +100,28 @@ def decide(policy: ShardingPolicy, state: StreamState, samples: Sequence[Sample]
     return intents
 
 
-def _splits(
-    policy: ShardingPolicy, shards: Sequence[Shard], loads: dict[int, float], latest: Sequence[Sample]
-) -> list[Intent]:
-    def is_over(shard: Shard) -> bool:
-        rate = throughput(latest, shard)
-        return loads.get(shard.number, 0.0) > 1 and rate is not None and load(policy, rate) > 1
+def _last_window(policy: ShardingPolicy, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The samples since a window ago; none where they do not go back so far.
 
-    over = sorted(filter(is_over, shards), key=lambda shard: -loads[shard.number])
+    They come with the appends, which may be seldom: the oldest may be two windows old, not more.
+    """
+    window_us = policy.window // MICROSECOND
+    for index in range(len(samples) - 1, -1, -1):
+        age_us = samples[-1].at_us - samples[index].at_us
+        if age_us >= window_us:
+            return list(samples)[index:] if age_us <= 2 * window_us else []
+    return []
+
+
+def _loads(policy: ShardingPolicy, shards: Sequence[Shard], samples: Sequence[Sample]) -> dict[int, float]:
+    """The load of the shards that were open all the time."""
+    rates = {shard.number: throughput(samples, shard) for shard in shards}
+    return {number: load(policy, rate) for number, rate in rates.items() if rate is not None}
+
+
+def _splits(policy: ShardingPolicy, shards: Sequence[Shard], loads: dict[int, float]) -> list[Intent]:
+    over = [shard for shard in shards if loads.get(shard.number, 0.0) > 1]
+    over.sort(key=lambda shard: -loads[shard.number])
     room = max(0, policy.max_shards - len(shards))
     return [Intent("split", (shard,)) for shard in over[:room]]
 
@@ -191,10 +205,15 @@ class Sharder:
             at = (shard.hash_first + shard.hash_next) // 2 if policy.halving else weighted_median(shard, keys)
 
         def plan(state: StreamState, now_us: int) -> list[Control]:
+            # The limits are the stream's: another process may have split or merged other shards meanwhile.
+            count = len(state.open_shards)
             if intent.kind == "split":
-                return [plan_split(state, shard.shard_id, at, now_us // 1000)]
+                allowed = count < policy.max_shards
+                return [plan_split(state, shard.shard_id, at, now_us // 1000)] if allowed else []
             if intent.kind == "merge":
-                return [plan_merge(state, shard.shard_id, intent.shards[1].shard_id, now_us // 1000)]
+                allowed = count > policy.min_shards
+                neighbour = intent.shards[1].shard_id
+                return [plan_merge(state, shard.shard_id, neighbour, now_us // 1000)] if allowed else []
             return [plan_roll_over(state, shard.shard_id, now_us // 1000)]
 
         try:

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.children import Children
+from tests.support.history import new_stream
+
+import shardlog
+from shardlog import Store, Stream
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    """Where a store may be made."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(store_path: Path) -> Iterator[Store]:
+    """A new store."""
+    with shardlog.open(store_path) as store:
+        yield store
+
+
+@pytest.fixture
+def stream(store: Store) -> Stream:
+    """A new stream of one shard and small segments."""
+    return new_stream(store)
+
+
+@pytest.fixture
+def seed() -> int:
+    """A new seed for every run, printed; SHARDLOG_TEST_SEED gives one."""
+    seed = int(os.environ.get("SHARDLOG_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"SHARDLOG_TEST_SEED={seed}")
+    return seed
+
+
+@pytest.fixture(scope="session")
+def child_server() -> Iterator[Children]:
+    """Forks child processes for the whole run."""
+    with Children() as children:
+        yield children
+
+
+@pytest.fixture
+def children(child_server: Children) -> Iterator[Children]:
+    """Starts child processes that do not outlive the test."""
+    yield child_server
+    child_server.end_all()

@@ -1,0 +1,124 @@
+"""A store whose every operation is recorded, with faults on demand, and a journal that uses it."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+from shardlog.files.posix import PosixFiles
+from shardlog.files.protocol import Site
+from shardlog.testing.clock import ManualClock
+from shardlog.testing.failing import FailingFiles, Fault, Killed
+from shardlog.testing.images import scratch_directory
+from shardlog.testing.journal import Journal
+from shardlog.testing.operations import Recording
+from shardlog.testing.oracle import sight_violations
+from shardlog.testing.promises import promises_at
+from shardlog.testing.recording import RecordingFiles
+
+
+@contextmanager
+def same_uuids(seed: int = 0) -> Iterator[None]:
+    """The engine's random identities, the same every time: equal disks are then equal images."""
+    rng = random.Random(seed)
+    with mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(bytes=rng.randbytes(16), version=4)):
+        yield
+
+
+class Rig:
+    """`journal` uses a store below `root`. `faults` interrupt it; `sync_faults` make its syncs fail."""
+
+    def __init__(self, root: str, skipped: frozenset[Site]) -> None:
+        self.sync_faults = FailingFiles(PosixFiles())
+        self.recorder = RecordingFiles(root, inner=self.sync_faults, skipped=skipped)
+        self.faults = FailingFiles(self.recorder)
+        self.clock = ManualClock()
+        self.first = 0
+        """Crashes before this operation are those of another workload."""
+        self.journal = Journal(self.faults, self.recorder.root, self.clock, self.recorder.mark)
+
+    def kill_and_restart(self) -> None:
+        """SIGKILL, and a program that opens the store again: what was acknowledged at any level is there."""
+        self.faults.die()
+        self.journal.abandon()
+        self.restart()
+
+    def restart(self) -> None:
+        """Open the store again after the process that used it has died."""
+        self.faults.revive()
+        self.sync_faults.revive()
+        self.journal.abandon()
+        promises = promises_at(self.recorder.recording().operations)
+        self.journal.open()
+        for key in self.journal.streams():
+            sight = self.journal.look(key, is_settled=True)
+            appends = promises.of_stream(key)
+            for append in appends.values():
+                append.is_durable = append.state == "acknowledged"
+            if key in promises.streams:
+                wrong = [*sight_violations(promises.streams[key], appends, sight)]
+                assert not wrong, f"after a kill: {wrong}"
+
+
+Script = Callable[[Rig], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Something to be recorded."""
+
+    name: str
+    run: Script
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A workload and what it did; crashes are of interest from operation `first` on."""
+
+    name: str
+    recording: Recording
+    first: int
+
+
+def record(workload: Workload, skipped: frozenset[Site] = frozenset()) -> Recorded:
+    """Run a workload; its end is as if the process were killed."""
+    with scratch_directory() as root, same_uuids():
+        rig = Rig(root, skipped)
+        try:
+            workload.run(rig)
+        finally:
+            rig.faults.die()
+            rig.journal.abandon()
+        return Recorded(workload.name, rig.recorder.recording(), rig.first)
+
+
+def killed_at(name: str, script: Script, epilogue: Script, nth: int, written: int | None) -> Workload:
+    """A script that is killed before its nth change (or within, if that is a write), and what comes after."""
+
+    def run(rig: Rig) -> None:
+        rig.faults.add(Fault(Killed, nth=nth, written=written))
+        try:
+            script(rig)
+        except Killed:
+            rig.first = len(rig.recorder.recording().operations)
+            rig.restart()
+            epilogue(rig)
+        else:
+            raise AssertionError(f"{name} has fewer than {nth} changes")
+
+    part = "" if written is None else f", after {written} bytes"
+    return Workload(f"{name}, killed at {nth}{part}", run)
+
+
+def changes_in(script: Script) -> int:
+    """How many changes a script makes."""
+    with scratch_directory() as root, same_uuids():
+        rig = Rig(root, frozenset())
+        script(rig)
+        rig.faults.die()
+        rig.journal.abandon()
+        return rig.faults.changes

@@ -1,0 +1,337 @@
+"""What the stores of the crash tests go through. Segments of 16 KiB, so that an append or two fill one."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from unittest import mock
+
+from tests.crash.rig import Rig, Workload, changes_in, killed_at
+
+from shardlog.api import Stream
+from shardlog.errors import StorageFailed, StorageFull, StreamDisabled
+from shardlog.files.protocol import Site
+from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES
+from shardlog.format.record import encode_batch
+from shardlog.testing.disk import SECTOR_BYTES
+from shardlog.testing.failing import Fault, Killed, Kind
+from shardlog.testing.journal import changes_of
+from shardlog.testing.promises import StreamKey
+
+SEGMENT_BYTES = 16 << 10
+LARGE = 1300
+"""Payload of which three fill half a segment."""
+
+
+def new_stream(rig: Rig, name: str = "stream", durability: str = "fsync", shards: int = 2) -> StreamKey:
+    """A stream of small segments, a second after whatever there was before."""
+    rig.clock.advance(timedelta(seconds=1))
+    return rig.journal.create(name, durability=durability, shards=shards, segment_bytes=SEGMENT_BYTES)
+
+
+def birth(rig: Rig) -> None:
+    """A store and its first stream; closed, opened again."""
+    rig.journal.open()
+    key = new_stream(rig)
+    rig.journal.append(key, 1)
+    rig.journal.close()
+    rig.journal.open()
+    rig.journal.append(key, 2)
+
+
+def appends(rig: Rig, durability: str) -> None:
+    """Two threads, several shards, small appends and large ones; a tear anywhere in a block."""
+    journal = rig.journal
+    journal.open()
+    key = new_stream(rig, durability=durability, shards=3)
+
+    def run(first: int) -> None:
+        for turn in range(6):
+            journal.append(key, 1 + (first + turn) % 3, payload=37 * (first + turn) % 400)
+
+    threads = [threading.Thread(target=run, args=(first,)) for first in (0, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.look(key)
+    journal.close()
+
+
+def tears(rig: Rig) -> None:
+    """Blocks whose last bytes are the first of a sector, so that little is missing where one is torn there."""
+    rig.journal.open()
+    key = new_stream(rig, shards=1)
+    for turn in range(12):
+        stream = rig.journal.stream(key)
+        before = stream._stream.tail().offset
+        overhead = HEADER_BYTES + ENTRY_BYTES + len(encode_batch([changes_of(turn, 1, 600)[0].row], [0])) - 600
+        rig.journal.append(key, 1, payload=-(before + overhead - 1 - turn % 3) % SECTOR_BYTES + SECTOR_BYTES)
+
+
+def rolls(rig: Rig, durability: str) -> None:
+    """Segments that fill, roll and are sealed."""
+    rig.journal.open()
+    key = new_stream(rig, durability=durability)
+    for turn in range(6):
+        rig.journal.append(key, 2, payload=LARGE)
+        rig.journal.append(key, 1 + turn % 2)
+    rig.journal.close()
+    rig.journal.open()
+    rig.journal.append(key, 3, payload=LARGE)
+
+
+def level_os(rig: Rig) -> None:
+    """Level "os": synced, not synced, closed, opened again."""
+    rig.journal.open()
+    key = new_stream(rig, durability="os")
+    for turn in range(9):
+        rig.journal.append(key, 1 + turn % 3)
+        if turn % 4 == 3:
+            rig.journal.sync(key)
+    rig.journal.look(key)
+    rig.journal.close()
+    rig.journal.open()
+    rig.journal.append(key)
+    rig.kill_and_restart()
+    rig.journal.append(key)
+    rig.journal.append(key)
+
+
+def producers(rig: Rig, durability: str) -> None:
+    """Producers with positions, duplicates, over a roll and a reopening."""
+    journal = rig.journal
+    journal.open()
+    key = new_stream(rig, durability=durability)
+    for position in range(4):
+        for producer in ("one", "two"):
+            journal.append(key, 1, payload=LARGE // 2, producer=producer, position=position)
+        journal.append(key, 2, producer="one", position=position)
+    journal.close()
+    journal.open()
+    journal.append(key, 1, producer="one", position=3)
+    journal.append(key, 1, producer="one", position=4)
+
+
+def endings(rig: Rig, durability: str) -> None:
+    """Streams are disabled, deleted, and created again under the same name."""
+    journal = rig.journal
+    journal.open()
+    first = new_stream(rig, durability=durability)
+    journal.append(first)
+    journal.disable(first)
+    with suppress(StreamDisabled):
+        journal.append(first)
+    journal.delete(first)
+    second = new_stream(rig, durability=durability)
+    journal.append(second, 2, payload=LARGE)
+    other = new_stream(rig, "other", durability)
+    journal.append(other)
+    journal.delete(second)
+    third = new_stream(rig, durability=durability)
+    journal.append(third)
+    journal.append(other)
+    journal.close()
+
+
+def shards(rig: Rig, durability: str) -> None:
+    """Shards split, merge and roll over; records expire with their segments."""
+    journal = rig.journal
+    journal.open()
+    key = new_stream(rig, durability=durability)
+    journal.append(key, 3)
+
+    def first_open(stream: Stream) -> str:
+        return next(shard.shard_id for shard in stream.describe().shards if shard.end_sequence is None)
+
+    journal.change(key, lambda stream: stream.split_shard(first_open(stream)))
+    journal.append(key, 4, payload=LARGE)
+    journal.change(key, lambda stream: stream.roll_shard(first_open(stream)))
+    journal.append(key, 4, payload=LARGE)
+    rig.clock.advance(timedelta(hours=25))
+    journal.append(key, 2)
+    journal.change(key, lambda stream: stream.expire(force=True))
+    journal.append(key, 2)
+    journal.close()
+    journal.open()
+    journal.append(key, 1)
+
+
+def checkpoints(rig: Rig) -> None:
+    """Checkpoints in the log, so close that a scan starts at one."""
+    with mock.patch("shardlog.stream.plan.CHECKPOINT_STRIDE_BYTES", 1024):
+        rig.journal.open()
+        key = new_stream(rig)
+        for turn in range(12):
+            rig.journal.append(key, 1, payload=200, producer="one", position=turn)
+        rig.journal.close()
+        rig.journal.open()
+        for _ in range(4):
+            rig.journal.append(key, 2, payload=300)
+
+
+def seen_before_synced(rig: Rig, durability: str) -> None:
+    """Killed between the write and the sync; who opens it sees the records, and then the power fails."""
+    rig.journal.open()
+    key = new_stream(rig, durability=durability)
+    rig.journal.append(key)
+    _killed_within_append(rig, key, Fault(Killed, kinds=frozenset({Kind.WRITE}), path_end=".seg", after=True))
+    rig.journal.append(key, 1, producer="one", position=1)
+    rig.journal.append(key, 1, producer="one", position=1)
+
+
+def torn_tails(rig: Rig) -> None:
+    """Killed within a write, so that there is something to set aside; then a roll, which takes its place."""
+    rig.journal.open()
+    key = new_stream(rig)
+    rig.journal.append(key)
+    for written in (700, 1500):
+        fault = Fault(Killed, kinds=frozenset({Kind.WRITE}), path_end=".seg", written=written)
+        _killed_within_append(rig, key, fault, payload=LARGE)
+        rig.journal.append(key, 1)
+    _killed_within_append(
+        rig, key, Fault(Killed, kinds=frozenset({Kind.WRITE}), path_end=".seg", written=600), payload=LARGE
+    )
+    rig.journal.close()
+    rig.journal.open()
+    rig.journal.append(key)
+
+
+def refused(rig: Rig) -> None:
+    """The disk is full when all of a block but its padding is written: refused, it must not come back."""
+    rig.journal.open()
+    key = new_stream(rig)
+    rig.journal.append(key)
+    for _ in range(2):
+        rig.faults.add(Fault(_full, kinds=frozenset({Kind.WRITE}), path_end=".seg", after=True))
+        with suppress(StorageFull):
+            rig.journal.append(key)
+    rig.journal.append(key)
+
+
+def failed_syncs(rig: Rig, durability: str, site: Site) -> None:
+    """A sync fails; the stream is closed and opened again, and goes on."""
+    journal = rig.journal
+    journal.open()
+    key = new_stream(rig, durability=durability)
+    journal.append(key)
+    if durability == "os":
+        journal.sync(key)
+        journal.append(key)
+    rig.sync_faults.add(Fault(lambda: StorageFailed("the disk failed"), site=site))
+    with suppress(StorageFailed):
+        for _ in range(5):
+            journal.append(key, 3, payload=700)
+        journal.sync(key)
+    with suppress(StorageFailed):
+        journal.close()
+    journal.open()
+    journal.look(key, is_settled=True)
+    journal.append(key)
+    journal.append(key, 2, payload=LARGE)
+
+
+def interrupted_roll(rig: Rig) -> None:
+    """A roll is interrupted when its segment has its name; the next finds the disk full; small appends go on."""
+    journal = rig.journal
+    journal.open()
+    key = new_stream(rig)
+    journal.append(key, 2, payload=LARGE)
+    rig.faults.add(Fault(KeyboardInterrupt, kinds=frozenset({Kind.RENAME}), path_end=".seg", after=True))
+    with suppress(KeyboardInterrupt):
+        journal.append(key, 5, payload=LARGE)
+    rig.faults.add(Fault(_full, kinds=frozenset({Kind.ALLOCATE})))
+    with suppress(StorageFull):
+        journal.append(key, 5, payload=LARGE)
+    journal.append(key)
+    journal.append(key)
+
+
+def life(rig: Rig, durability: str) -> None:
+    """A short life with everything in it, to be killed at every step."""
+    journal = rig.journal
+    journal.open()
+    key = new_stream(rig, durability=durability)
+    journal.append(key, 1, producer="one", position=1)
+    journal.append(key, 2, payload=LARGE)
+    journal.append(key, 3, payload=LARGE)
+    journal.sync(key)
+    journal.close()
+    journal.open()
+    journal.append(key)
+    journal.disable(key)
+    journal.delete(key)
+    key = new_stream(rig, durability=durability)
+    journal.append(key)
+    journal.close()
+
+
+def afterlife(rig: Rig) -> None:
+    """What a program does after the one before it was killed."""
+    journal = rig.journal
+    for key in journal.streams():
+        with suppress(StreamDisabled):
+            journal.append(key, 2)
+            journal.append(key, 2, payload=LARGE)
+    if "stream" not in {key.name for key in journal.streams()}:
+        key = new_stream(rig)
+        journal.append(key)
+    journal.close()
+
+
+def _killed_within_append(rig: Rig, key: StreamKey, fault: Fault, payload: int = 60) -> None:
+    rig.faults.add(fault)
+    with suppress(Killed):
+        rig.journal.append(key, 2, payload=payload)
+        raise AssertionError("nothing was killed")
+    rig.restart()
+
+
+def _full() -> StorageFull:
+    return StorageFull("the disk is full")
+
+
+WORKLOADS = [
+    Workload("birth", birth),
+    *(Workload(f"appends, {level}", partial(appends, durability=level)) for level in ("fsync", "os")),
+    Workload("tears", tears),
+    *(Workload(f"rolls, {level}", partial(rolls, durability=level)) for level in ("fsync", "os")),
+    Workload("level os", level_os),
+    *(Workload(f"producers, {level}", partial(producers, durability=level)) for level in ("fsync", "os")),
+    *(Workload(f"endings, {level}", partial(endings, durability=level)) for level in ("fsync", "os")),
+    *(Workload(f"shards, {level}", partial(shards, durability=level)) for level in ("fsync", "os")),
+    Workload("checkpoints", checkpoints),
+    *(
+        Workload(f"seen before synced, {level}", partial(seen_before_synced, durability=level))
+        for level in ("fsync", "os")
+    ),
+    Workload("torn tails", torn_tails),
+    Workload("refused", refused),
+    *(
+        Workload(f"failed {site.value}, {level}", partial(failed_syncs, durability=level, site=site))
+        for level, site in (
+            ("fsync", Site.COMMIT),
+            ("fsync", Site.SEGMENT_SEALED),
+            ("fsync", Site.SEGMENT_HEADER),
+            ("fsync", Site.SEGMENT_ENTRY),
+            ("os", Site.LOG_SYNC),
+            ("os", Site.SEGMENT_SEALED),
+            ("os", Site.MARK_UNSYNCED),
+            ("os", Site.MARK_POSITION),
+        )
+    ),
+    Workload("interrupted roll", interrupted_roll),
+]
+BY_NAME = {workload.name: workload for workload in WORKLOADS}
+
+
+def kill_workloads(durability: str) -> list[Workload]:
+    """`life`, killed before each of its changes, and within each of its writes."""
+    script = partial(life, durability=durability)
+    return [
+        killed_at(f"life, {durability}", script, afterlife, nth, written)
+        for nth in range(1, changes_in(script) + 1)
+        for written in (None, 520)
+    ]

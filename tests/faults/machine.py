@@ -1,0 +1,195 @@
+"""A machine with a disk whose power is cut again and again while processes append to a stream on it.
+
+What the processes tell lives outside that disk. After each cut they are killed, the disk is mounted again, and what is
+on it is held against all that was promised since the first cut.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from tests.faults.devices import LoopDisk, cut_power
+from tests.faults.history import Event, History
+from tests.faults.workload import Plan, Writer, examine, telling_trouble
+from tests.support.background import LIMIT_SECONDS
+from tests.support.children import Channel, Child, Children
+
+from shardlog.files.posix import PosixFile, PosixFiles
+from shardlog.format.names import parse_segment_name
+
+Moment = Literal["appending", "a step", "opening", "closed", "opened again"]
+MOMENTS: Final[tuple[Moment, ...]] = get_args(Moment)
+
+STEPS_OF_OPENING: Final = 12
+"""About as many as opening takes after a crash; creating a store and a stream takes some more."""
+STEPS_MAX: Final = 120
+ACKNOWLEDGEMENTS_MAX: Final = 80
+WRITERS_MAX: Final = 4
+
+_STEPS: Final = {
+    PosixFile: ("pwrite", "sync", "allocate", "truncate"),
+    PosixFiles: ("create", "rename", "unlink", "make_directory", "sync_directory"),
+}
+"""What changes a disk, in the seam to it."""
+_NUMBERS_PER_CUT: Final = 1000
+_DELAY_MAX_SECONDS: Final = 0.002
+
+
+@dataclass(frozen=True)
+class Cut:
+    """When the power goes: before so many steps of a process, or after so many acknowledgements, of one or of all."""
+
+    moment: Moment
+    count: int
+    writers: int
+    delay_seconds: float = 0.0
+
+    @classmethod
+    def drawn(cls, source: random.Random, moment: Moment | None = None) -> Cut:
+        """One at random."""
+        moment = moment or source.choice(MOMENTS)
+        most = {"a step": STEPS_MAX, "opening": STEPS_OF_OPENING}.get(moment, ACKNOWLEDGEMENTS_MAX)
+        writers = 1 if moment == "opening" else source.randint(1, WRITERS_MAX)
+        return cls(moment, source.randint(1, most), writers, source.random() * _DELAY_MAX_SECONDS)
+
+
+class Machine:
+    """The machine, one stream on it, and the stream's history. Every cut may be the next one's beginning."""
+
+    def __init__(self, disk: LoopDisk, children: Children, plan: Plan) -> None:
+        self.history = History(plan.level)
+        self.cuts = 0
+        self._disk = disk
+        self._children = children
+        self._plan = plan
+        self._store = f"{disk.path}/store"
+
+    def start_stream(self) -> None:
+        """Create the stream, whole and synced, before the first cut."""
+        self.history.judge(self._examine())
+
+    def survive(self, cut: Cut, syncs: bool = True) -> list[str]:
+        """One cut; which promises it broke. Without `syncs` nothing but luck keeps any."""
+        self.cuts += 1
+        writers = [
+            self._children.start(write_until, self._store, self._plan_of(index), str(self._disk.path), cut, syncs)
+            for index in range(cut.writers)
+        ]
+        told: dict[Child, list[Event]] = {writer: [] for writer in writers}
+        _listen(told, lambda: _is_time(cut, list(told.values())))
+        if cut.moment == "appending":
+            time.sleep(cut.delay_seconds)
+        cut_power(str(self._disk.path))  # a second cut changes nothing
+        for writer, events in told.items():
+            os.kill(writer.pid, signal.SIGKILL)
+            events += writer.rest()
+        self._children.end_all()
+        for events in told.values():
+            self.history.hear(events)
+        self._disk.restart()
+        sealed_next = self._sealed_next()
+        self.history.judge(self._examine(), power_cut=True, synced_next=sealed_next)
+        violations, self.history.violations = self.history.violations, []
+        wrong = [failure for failure in self.history.failures if failure[1] != "StorageFailed"]
+        self.history.failures = []
+        return violations + [f"{what} raised {kind}: {message}" for what, kind, message in wrong]
+
+    def _plan_of(self, index: int) -> Plan:
+        first = self.cuts * _NUMBERS_PER_CUT
+        return replace(self._plan, who=f"writer{index}", first=first, appends=_NUMBERS_PER_CUT)
+
+    def _examine(self) -> list[Event]:
+        plan = replace(self._plan, who="examiner", first=self.cuts * _NUMBERS_PER_CUT, appends=2)
+        child = self._children.start(examine, self._store, plan)
+        events: list[Event] = child.rest()
+        if (status := child.wait()) != 0:
+            events.append(("trouble", f"the examination ended with status {status}"))
+        return events
+
+    def _sealed_next(self) -> int:
+        """Below the last segment's first number everything is in segments that were sealed, and so synced."""
+        segments = [parse_segment_name(path.name) for path in Path(self._store).glob("streams/*/*/log/*")]
+        return max((segment[0] for segment in segments if segment), default=0)
+
+
+def write_until(channel: Channel, path: str, plan: Plan, disk: str, cut: Cut, syncs: bool) -> None:
+    """Append by a plan until the power goes, which for some moments this process sees to itself, if it is the first."""
+    if not syncs:
+        leave_out_syncs()
+    cuts_itself = plan.who == "writer0" and cut.moment != "appending"
+
+    def power_goes() -> None:
+        cut_power(disk)
+        channel.send(("power cut",))
+        time.sleep(LIMIT_SECONDS)  # until killed
+
+    def run() -> None:
+        writer = Writer(channel, path, plan)
+        if cuts_itself and cut.moment in ("a step", "opening"):
+            before_step(cut.count, power_goes)
+        if not writer.open():
+            return
+        if not cuts_itself or cut.moment in ("a step", "opening"):
+            writer.appends(range(plan.first, plan.first + plan.appends))
+            return
+        writer.appends(range(plan.first, plan.first + cut.count))
+        writer.close()
+        if cut.moment == "opened again":
+            writer.open()
+        power_goes()
+
+    telling_trouble(channel, run)
+
+
+def leave_out_syncs() -> None:
+    """In this process nothing is synced any more."""
+    PosixFile.sync = lambda self, site: None  # type: ignore[method-assign]
+    PosixFiles.sync_directory = lambda self, path, site: None  # type: ignore[method-assign]
+
+
+def before_step(nth: int, act: Callable[[], None]) -> None:
+    """Do something before the nth change that this process makes to a disk."""
+    steps = 0
+
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == nth:
+                act()
+            return real(*arguments)
+
+        return step
+
+    for owner, names in _STEPS.items():
+        for name in names:
+            setattr(owner, name, counting(getattr(owner, name)))
+
+
+def _is_time(cut: Cut, told: list[list[Event]]) -> bool:
+    """Whether the parent has heard enough."""
+    if cut.moment == "appending":
+        return sum(event[0] == "acknowledged" for events in told for event in events) >= cut.count
+    return told[0][-1:] == [("power cut",)]
+
+
+def _listen(told: dict[Child, list[Event]], is_enough: Callable[[], bool]) -> None:
+    """Take down what children tell, until it is enough or nobody tells any more."""
+    talking = dict.fromkeys(told)
+    while talking and not is_enough():
+        ready, _, _ = select.select([child._connection for child in talking], [], [], LIMIT_SECONDS)
+        if not ready:
+            return
+        for child in [child for child in talking if child._connection in ready]:
+            try:
+                told[child].append(child.receive())
+            except (EOFError, ConnectionResetError):
+                del talking[child]
