@@ -10,32 +10,23 @@ import logging
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from tests.crash.rig import Recorded, same_uuids
+from tests.crash.rig import Recorded, Workload, record, same_uuids
 
 from shardlog.testing.crash_states import CrashState, Strategy, crash_states, next_sync
 from shardlog.testing.images import scratch_directory
 from shardlog.testing.journal import Catalogue, catalogue_of
-from shardlog.testing.operations import Recording
 from shardlog.testing.oracle import Observation, Probe, observe, producers_of, violations
 from shardlog.testing.promises import Promises, promises_at
 from shardlog.testing.recording import RecordingFiles
 
 FIRST_APPEND_AFTER = 1_000_000
 STORY_OPERATIONS = 30
-
-
-class Share(NamedTuple):
-    """The part of the images that one process takes: those whose digest leaves `index` when divided by `of`."""
-
-    index: int = 0
-    of: int = 1
-
-
-WHOLE = Share()
+FAILURES_SHOWN = 5
+FAILURES_KEPT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +34,12 @@ class Plan:
     """How much to do."""
 
     strategy: Strategy = field(default_factory=Strategy)
+    one_in: int = 1
+    """Of the images, those whose digest leaves the strategy's seed when divided by this."""
     recovered_one_in: int = 0
     """Crashes during one in so many recoveries; 0: none."""
     recovery_states: int = 40
     """At most so many distinct states of each."""
-    states: int | None = None
-    """At most so many distinct states of each workload."""
-    seconds: float | None = None
     stops_at_failure: bool = False
 
 
@@ -58,44 +48,51 @@ class Tally:
     """What was done and found."""
 
     distinct: set[bytes] = field(default_factory=set)
+    recovery: int = 0
+    """How many of them are of crashes during a recovery or after it."""
     judged: int = 0
     sites: Counter[str] = field(default_factory=Counter)
     workloads: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def count(self, digest: bytes, workload: str, site: str, depth: int) -> None:
+        """Count an image, if it is a new one."""
+        if digest not in self.distinct:
+            self.distinct.add(digest)
+            self.recovery += depth > 0
+            self.sites[site] += 1
+            self.workloads[workload.partition(",")[0]] += 1
+
     def add(self, other: Tally) -> None:
-        """Take another process's part."""
+        """Take what another process did."""
         self.distinct |= other.distinct
+        self.recovery += other.recovery
         self.judged += other.judged
         self.sites += other.sites
         self.workloads += other.workloads
-        self.failures += other.failures
+        self.failures = (self.failures + other.failures)[:FAILURES_KEPT]
 
     def report(self) -> str:
         """A table of all that."""
-        lines = [f"{len(self.distinct)} distinct images, {self.judged} judgements, {self.seconds:.0f} s", ""]
-        for title, counts in (("forestalled sync", self.sites), ("workload", self.workloads)):
-            lines += [f"{title:52} images", *(f"  {name:50} {count}" for name, count in sorted(counts.items())), ""]
-        lines.append(f"{len(self.failures)} failures")
-        return "\n".join(lines + self.failures[:5])
+        lines = [
+            f"{len(self.distinct)} distinct images ({self.recovery} of them of crashes after a crash), "
+            f"{self.judged} judgements, {self.seconds:.0f} s",
+        ]
+        for title, counts in (("the sync that the crash forestalls", self.sites), ("workload", self.workloads)):
+            lines += ["", f"{title:48} images", *(f"  {name:46} {count:6}" for name, count in sorted(counts.items()))]
+        lines += ["", f"{len(self.failures)} failures" + (" or more" if len(self.failures) == FAILURES_KEPT else "")]
+        return "\n".join(lines + self.failures[:FAILURES_SHOWN])
 
 
 class _Explorer:
-    """One process's work."""
+    """Judges recordings, one after the other."""
 
-    def __init__(self, plan: Plan, share: Share, root: str) -> None:
+    def __init__(self, plan: Plan, root: str, deadline: float | None) -> None:
         self.tally = Tally()
         self._plan = plan
-        self._share = share
         self._root = root
-        self._deadline = None if plan.seconds is None else time.monotonic() + plan.seconds
-
-    def explore(self, recorded: Recorded) -> None:
-        """Judge the crash states of one recording."""
-        before = Promises()
-        catalogue = catalogue_of(recorded.recording)
-        self._explore(recorded, before, catalogue, depth=0)
+        self._deadline = deadline
 
     def is_over(self) -> bool:
         """Whether the time is up, or what was looked for is found."""
@@ -103,100 +100,121 @@ class _Explorer:
             return True
         return self._deadline is not None and time.monotonic() > self._deadline
 
-    def _explore(self, recorded: Recorded, before: Promises, catalogue: Catalogue, depth: int, story: str = "") -> None:
+    def explore(self, recorded: Recorded) -> None:
+        """Judge the crash states of one recording."""
+        self._explore(recorded, Promises(), catalogue_of(recorded.recording), depth=0, story="")
+
+    def _explore(self, recorded: Recorded, before: Promises, catalogue: Catalogue, depth: int, story: str) -> None:
         recording = recorded.recording
         promises, point, judged = Promises(), -1, set[bytes]()
         observed: dict[bytes, Observation] = {}
-        limit = self._plan.recovery_states if depth else self._plan.states
         for state in crash_states(recording, self._plan.strategy, recorded.first):
-            if int.from_bytes(state.digest[:4]) % self._share.of != self._share.index and not depth:
-                continue
             if self.is_over():
                 return
             if state.point != point:
                 point, judged = state.point, set()
                 promises = promises_at(recording.operations[:point], before)
-            if state.digest in judged:
+            if state.digest in judged or not self._is_wanted(state, depth):
                 continue
             judged.add(state.digest)
             if state.digest not in observed:
-                if limit is not None and len(observed) >= limit:
+                if depth and len(observed) >= self._plan.recovery_states:
                     continue
+                self.tally.count(state.digest, recorded.name, str(next_sync(recording, point) or "none"), depth)
                 observed[state.digest] = self._observe(recorded, state, promises, catalogue, depth, story)
-            self._judge(recorded.name, recording, state, promises, observed[state.digest], story)
+            self.tally.judged += 1
+            found = violations(promises, observed[state.digest], state.image)
+            if found:
+                told = story + state.story(recording, max(0, point - STORY_OPERATIONS))
+                self.tally.failures.append("\n".join([f"{recorded.name}: {found[0]}", *found[1:], told, ""]))
+
+    def _is_wanted(self, state: CrashState, depth: int) -> bool:
+        one_in = self._plan.one_in if depth == 0 else 1
+        return (int.from_bytes(state.digest[:4]) - self._plan.strategy.seed) % one_in == 0
 
     def _observe(
         self, recorded: Recorded, state: CrashState, promises: Promises, catalogue: Catalogue, depth: int, story: str
     ) -> Observation:
-        if state.digest not in self.tally.distinct:
-            self.tally.distinct.add(state.digest)
-            self.tally.sites[str(next_sync(recorded.recording, state.point) or "none")] += 1
-            self.tally.workloads[recorded.name] += 1
+        """Use an image, and sometimes judge the crashes that may happen then."""
         probe = Probe(
             catalogue=catalogue,
             producers=producers_of(promises.appends.values()),
             first_append=FIRST_APPEND_AFTER * (depth + 1),
-            opens_twice=state.digest[4] % 2 == 0,
+            opens_twice=state.digest[4] % 3 == 0,
             creates=state.digest[5] % 8 == 0,
             garbage=None if state.digest[6] % 2 else state.digest * 512,
         )
         every = self._plan.recovered_one_in
         if depth or not every or int.from_bytes(state.digest[7:9]) % every:
             return observe(state.image, f"{self._root}/{depth}", probe)
-        recorders: list[RecordingFiles] = []
+        recorder: list[RecordingFiles] = []
 
-        def files(root: str) -> RecordingFiles:
-            recorders.append(RecordingFiles(root, base=state.image))
-            return recorders[0]
+        def files_in(root: str) -> RecordingFiles:
+            recorder.append(RecordingFiles(root, base=state.image))
+            return recorder[0]
 
         with same_uuids(1):
             observation = observe(
-                state.image, f"{self._root}/{depth}", probe, files, lambda mark: recorders[0].mark(mark)
+                state.image, f"{self._root}/{depth}", probe, files_in, lambda mark: recorder[0].mark(mark)
             )
-        if recorders and observation.error is None:
-            recovery = Recorded(f"{recorded.name}: recovery", recorders[0].recording(), 0)
+        if observation.error is None:
+            recovery = Recorded(f"recovery, {recorded.name}", recorder[0].recording(), 0)
             known = {**catalogue, **catalogue_of(recovery.recording)}
             told = story + state.story(recorded.recording, max(0, state.point - STORY_OPERATIONS)) + "\nthen\n"
             self._explore(recovery, promises, known, depth + 1, told)
         return observation
 
-    def _judge(
-        self, name: str, recording: Recording, state: CrashState, promises: Promises, seen: Observation, story: str
-    ) -> None:
-        self.tally.judged += 1
-        found = violations(promises, seen, state.image)
-        if found:
-            told = state.story(recording, max(0, state.point - STORY_OPERATIONS))
-            self.tally.failures.append("\n".join([f"{name}: {found[0]}", *found[1:], story + told, ""]))
 
-
-def explore(workloads: Iterable[Recorded], plan: Plan, share: Share = WHOLE) -> Tally:
+def explore(recordings: Iterable[Recorded], plan: Plan, deadline: float | None = None) -> Tally:
     """Judge the crash states of some recordings, in this process."""
     started = time.monotonic()
-    log = logging.getLogger("shardlog")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # torn tails are what this is about
-    try:
-        with scratch_directory() as root:
-            explorer = _Explorer(plan, share, root)
-            for recorded in workloads:
-                explorer.explore(recorded)
-                if explorer.is_over():
-                    break
-    finally:
-        log.setLevel(level)
+    with _quiet(), scratch_directory() as root:
+        explorer = _Explorer(plan, root, deadline)
+        for recorded in recordings:
+            explorer.explore(recorded)
     explorer.tally.seconds = time.monotonic() - started
     return explorer.tally
 
 
-def explore_together(workloads: Sequence[Recorded], plan: Plan, processes: int) -> Tally:
-    """The same on several processes."""
+def explore_together(workloads: Sequence[Workload], plan: Plan, processes: int, seconds: float) -> Iterator[Tally]:
+    """The same on several processes, for so many seconds at most: what has been done so far, again and again."""
     started = time.monotonic()
-    context = multiprocessing.get_context("fork")
-    with context.Pool(processes) as pool:
-        shares = [(workloads, plan, Share(index, processes)) for index in range(processes)]
-        tally = Tally()
-        for part in pool.starmap(explore, shares):
+    _work[:] = [_Work(workload, plan, started + seconds) for workload in workloads]
+    tally = Tally()
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        for part in pool.imap_unordered(_explore_one, range(len(workloads))):
             tally.add(part)
-    tally.seconds = time.monotonic() - started
-    return tally
+            tally.seconds = time.monotonic() - started
+            yield tally
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    workload: Workload
+    plan: Plan
+    deadline: float
+
+
+# What the processes of a pool inherit: workloads are functions, which do not travel otherwise.
+_work: list[_Work] = []
+
+
+def _explore_one(number: int) -> Tally:
+    work = _work[number]
+    if time.monotonic() > work.deadline:
+        return Tally()
+    with _quiet():
+        recorded = record(work.workload)
+    return explore([recorded], work.plan, work.deadline)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torn tails are what this is about."""
+    log = logging.getLogger("shardlog")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from unittest import mock
 
+from shardlog.errors import StorageFailed, StorageFull
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Site
 from shardlog.testing.clock import ManualClock
-from shardlog.testing.failing import FailingFiles, Fault, Killed
+from shardlog.testing.failing import FailingFiles, Fault, Killed, Kind
 from shardlog.testing.images import scratch_directory
 from shardlog.testing.journal import Journal
 from shardlog.testing.operations import Recording
 from shardlog.testing.oracle import sight_violations
 from shardlog.testing.promises import promises_at
 from shardlog.testing.recording import RecordingFiles
+
+NEEDING_SPACE = frozenset({Kind.CREATE, Kind.WRITE, Kind.ALLOCATE, Kind.MAKE_DIRECTORY, Kind.RENAME})
+SYNCING = frozenset({Kind.SYNC, Kind.SYNC_DIRECTORY})
 
 
 @contextmanager
@@ -96,7 +100,7 @@ def record(workload: Workload, skipped: frozenset[Site] = frozenset()) -> Record
         return Recorded(workload.name, rig.recorder.recording(), rig.first)
 
 
-def killed_at(name: str, script: Script, epilogue: Script, nth: int, written: int | None) -> Workload:
+def killed_at(name: str, script: Script, epilogue: Script, nth: int, written: int | None = None) -> Workload:
     """A script that is killed before its nth change (or within, if that is a write), and what comes after."""
 
     def run(rig: Rig) -> None:
@@ -110,15 +114,65 @@ def killed_at(name: str, script: Script, epilogue: Script, nth: int, written: in
         else:
             raise AssertionError(f"{name} has fewer than {nth} changes")
 
-    part = "" if written is None else f", after {written} bytes"
-    return Workload(f"{name}, killed at {nth}{part}", run)
+    return Workload(f"{name}, killed {'before' if written is None else 'within'} {nth}", run)
 
 
-def changes_in(script: Script) -> int:
-    """How many changes a script makes."""
+def interrupted_at(name: str, script: Script, epilogue: Script, nth: int, after: bool) -> Workload:
+    """A script that is interrupted (Ctrl-C) at its nth change, in a program that goes on with the open store."""
+
+    def run(rig: Rig) -> None:
+        rig.faults.add(Fault(KeyboardInterrupt, nth=nth, after=after))
+        with suppress(KeyboardInterrupt):
+            script(rig)
+        rig.first = len(rig.recorder.recording().operations)
+        if not rig.journal.is_open:
+            rig.journal.open()
+        epilogue(rig)
+
+    return Workload(f"{name}, interrupted {'after' if after else 'before'} {nth}", run)
+
+
+def full_at(name: str, script: Script, epilogue: Script, nth: int) -> Workload:
+    """A script that finds the disk full when it needs space for the nth time, in a program that goes on."""
+
+    def run(rig: Rig) -> None:
+        rig.faults.add(Fault(lambda: StorageFull("the disk is full"), nth=nth, kinds=NEEDING_SPACE))
+        with suppress(StorageFull):
+            script(rig)
+        rig.first = len(rig.recorder.recording().operations)
+        if not rig.journal.is_open:
+            rig.journal.open()
+        epilogue(rig)
+
+    return Workload(f"{name}, disk full at {nth}", run)
+
+
+def unsynced_at(name: str, script: Script, epilogue: Script, nth: int) -> Workload:
+    """A script whose nth sync fails; the program closes the store, opens it again and goes on."""
+
+    def run(rig: Rig) -> None:
+        rig.sync_faults.add(Fault(lambda: StorageFailed("the disk failed"), nth=nth, kinds=SYNCING))
+        with suppress(StorageFailed):
+            script(rig)
+        rig.first = len(rig.recorder.recording().operations)
+        if rig.journal.is_open:
+            with suppress(StorageFailed):
+                rig.journal.close()
+        rig.journal.open()
+        for key in rig.journal.streams():
+            rig.journal.look(key, is_settled=True)
+        epilogue(rig)
+
+    return Workload(f"{name}, sync {nth} fails", run)
+
+
+def count_of(script: Script, kinds: frozenset[Kind]) -> int:
+    """How many operations of some kinds a script makes."""
     with scratch_directory() as root, same_uuids():
         rig = Rig(root, frozenset())
+        counter = Fault(Killed, nth=-1, kinds=kinds)
+        rig.faults.add(counter)
         script(rig)
         rig.faults.die()
         rig.journal.abandon()
-        return rig.faults.changes
+        return counter.seen

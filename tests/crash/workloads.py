@@ -8,7 +8,17 @@ from datetime import timedelta
 from functools import partial
 from unittest import mock
 
-from tests.crash.rig import Rig, Workload, changes_in, killed_at
+from tests.crash.rig import (
+    NEEDING_SPACE,
+    SYNCING,
+    Rig,
+    Workload,
+    count_of,
+    full_at,
+    interrupted_at,
+    killed_at,
+    unsynced_at,
+)
 
 from shardlog.api import Stream
 from shardlog.errors import StorageFailed, StorageFull, StreamDisabled
@@ -16,7 +26,7 @@ from shardlog.files.protocol import Site
 from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES
 from shardlog.format.record import encode_batch
 from shardlog.testing.disk import SECTOR_BYTES
-from shardlog.testing.failing import Fault, Killed, Kind
+from shardlog.testing.failing import CHANGING, Fault, Killed, Kind
 from shardlog.testing.journal import changes_of
 from shardlog.testing.promises import StreamKey
 
@@ -327,11 +337,15 @@ WORKLOADS = [
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
 
 
-def kill_workloads(durability: str) -> list[Workload]:
-    """`life`, killed before each of its changes, and within each of its writes."""
+def sweeps(durability: str) -> list[Workload]:
+    """`life` with something happening at each of its steps."""
     script = partial(life, durability=durability)
+    name = f"life, {durability}"
+    changes = range(1, count_of(script, CHANGING) + 1)
     return [
-        killed_at(f"life, {durability}", script, afterlife, nth, written)
-        for nth in range(1, changes_in(script) + 1)
-        for written in (None, 520)
+        *(killed_at(name, script, afterlife, nth) for nth in changes),
+        *(killed_at(name, script, afterlife, nth, written=520) for nth in changes),
+        *(interrupted_at(name, script, afterlife, nth, after) for nth in changes for after in (False, True)),
+        *(full_at(name, script, afterlife, nth) for nth in range(1, count_of(script, NEEDING_SPACE) + 1)),
+        *(unsynced_at(name, script, afterlife, nth) for nth in range(1, count_of(script, SYNCING) + 1)),
     ]

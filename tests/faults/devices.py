@@ -102,7 +102,7 @@ class MemoryDisk(Disk):
 
 
 def cut_power(path: str) -> None:
-    """Cut the power of the disk that is mounted at a path: it fails from now on, and forgets what it had not written."""
+    """Cut the power of the disk mounted at a path: it fails from now on, and forgets what it had not written."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSH))

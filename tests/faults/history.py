@@ -9,9 +9,13 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.faults.workload import AT_LAST, RECORDS_PER_APPEND, VIEWS, Name
+from tests.faults.bodies import AT_LAST, VIEWS
+from tests.faults.writer import RECORDS_PER_APPEND, Name
+
+from shardlog.format.names import parse_segment_name
 
 Append = tuple[str, int]
 Event = tuple[Any, ...]
@@ -35,6 +39,10 @@ class History:
     """Numbers that somebody read."""
     durable_next: int = 0
     """Level "os": everything below was synced."""
+    may_expire_before: int = 0
+    """Everything below may be gone, from the first record on."""
+    horizon: int = 0
+    """Everything below is gone."""
     steps: dict[str, set[str]] = field(default_factory=dict)
     """Steps in the life of the stream that were begun, and that were done."""
     failures: list[tuple[str, str, str]] = field(default_factory=list)
@@ -66,6 +74,10 @@ class History:
                     self.steps.setdefault(how, set()).add(what)
                     if (how, what) == ("done", "delete"):
                         self._forget_all()
+                case "may expire", sequence:
+                    self.may_expire_before = sequence
+                case "expired", horizon:
+                    self.horizon = horizon
                 case "trouble", text:
                     self.violations.append(text)
                 case "found", view, records:
@@ -100,6 +112,7 @@ class History:
         if self._may_be_removed() and not found:
             self._forget_all()
             numbers_before = 0
+        self._forget_expired(found)
         if power_cut and self.level == "os":
             self._forget_unsynced(found, max(self.durable_next, synced_next))
         self._check(found)
@@ -143,6 +156,17 @@ class History:
             known.clear()
         self.durable_next = 0
 
+    def _forget_expired(self, found: View) -> None:
+        """What is old may be missing, up to some number, and must be where expiry was done. Numbers stay known."""
+        first = found[0][0] if found else self.may_expire_before
+        if first < self.horizon:
+            self.violations.append(f"number {first} is there, and everything below {self.horizon} had expired")
+        for append, sequences in list(self.acknowledged.items()):
+            if sequences and max(sequences) < min(first, self.may_expire_before):
+                del self.acknowledged[append]
+                self.outcomes[append] = {"unknown"}
+        self.seen = {sequence for sequence in self.seen if sequence >= min(first, self.may_expire_before)}
+
     def _forget_unsynced(self, found: View, durable_next: int) -> None:
         """Level "os" after a power cut: what was not synced may be missing, from one number on. Numbers stay known."""
         kept_next = max(durable_next, found[-1][0] + 1 if found else 0)
@@ -181,6 +205,12 @@ class History:
         lost = self.seen - {sequence for sequence, _ in view}
         if lost:
             self.violations.append(f"numbers {sorted(lost)} had been read, and are gone")
+
+
+def sealed_next(store: Path) -> int:
+    """Below the last segment's first number everything is in segments that were sealed, and so synced."""
+    segments = [parse_segment_name(path.name) for path in store.glob("streams/*/*/log/*")]
+    return max((segment[0] for segment in segments if segment), default=0)
 
 
 def _brief(view: View) -> str:

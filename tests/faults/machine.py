@@ -13,17 +13,16 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from tests.faults.devices import LoopDisk, cut_power
-from tests.faults.history import Event, History
-from tests.faults.workload import Plan, Writer, examine, telling_trouble
+from tests.faults.history import Event, History, sealed_next
+from tests.faults.puppet import examine_store
+from tests.faults.writer import Plan, Writer, telling_trouble
 from tests.support.background import LIMIT_SECONDS
 from tests.support.children import Channel, Child, Children
 
 from shardlog.files.posix import PosixFile, PosixFiles
-from shardlog.format.names import parse_segment_name
 
 Moment = Literal["appending", "a step", "opening", "closed", "opened again"]
 MOMENTS: Final[tuple[Moment, ...]] = get_args(Moment)
@@ -70,7 +69,7 @@ class Machine:
         self._disk = disk
         self._children = children
         self._plan = plan
-        self._store = f"{disk.path}/store"
+        self._store = disk.path / "store"
 
     def start_stream(self) -> None:
         """Create the stream, whole and synced, before the first cut."""
@@ -80,7 +79,7 @@ class Machine:
         """One cut; which promises it broke. Without `syncs` nothing but luck keeps any."""
         self.cuts += 1
         writers = [
-            self._children.start(write_until, self._store, self._plan_of(index), str(self._disk.path), cut, syncs)
+            self._children.start(write_until, str(self._store), self._plan_of(index), str(self._disk.path), cut, syncs)
             for index in range(cut.writers)
         ]
         told: dict[Child, list[Event]] = {writer: [] for writer in writers}
@@ -95,8 +94,8 @@ class Machine:
         for events in told.values():
             self.history.hear(events)
         self._disk.restart()
-        sealed_next = self._sealed_next()
-        self.history.judge(self._examine(), power_cut=True, synced_next=sealed_next)
+        synced_next = sealed_next(self._store)
+        self.history.judge(self._examine(), power_cut=True, synced_next=synced_next)
         violations, self.history.violations = self.history.violations, []
         wrong = [failure for failure in self.history.failures if failure[1] != "StorageFailed"]
         self.history.failures = []
@@ -108,16 +107,7 @@ class Machine:
 
     def _examine(self) -> list[Event]:
         plan = replace(self._plan, who="examiner", first=self.cuts * _NUMBERS_PER_CUT, appends=2)
-        child = self._children.start(examine, self._store, plan)
-        events: list[Event] = child.rest()
-        if (status := child.wait()) != 0:
-            events.append(("trouble", f"the examination ended with status {status}"))
-        return events
-
-    def _sealed_next(self) -> int:
-        """Below the last segment's first number everything is in segments that were sealed, and so synced."""
-        segments = [parse_segment_name(path.name) for path in Path(self._store).glob("streams/*/*/log/*")]
-        return max((segment[0] for segment in segments if segment), default=0)
+        return examine_store(self._children, self._store, plan)
 
 
 def write_until(channel: Channel, path: str, plan: Plan, disk: str, cut: Cut, syncs: bool) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.faults.bodies import examine, obey
 from tests.faults.history import Event, History
-from tests.faults.workload import Plan, examine, obey
+from tests.faults.writer import Plan
 from tests.support.children import Children
 
 Failure = tuple[str, str, str]

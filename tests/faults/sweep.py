@@ -1,4 +1,4 @@
-"""One run of a workload with one injection, and what became of its promises."""
+"""One run of a workload with one injection, and what became of its promises; and many of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from tests.faults.history import Event, History
+from tests.faults.bodies import write, write_along, write_and_remove, write_and_reshape, write_in_threads
+from tests.faults.devices import LoopDisk, cut_power
+from tests.faults.history import Event, History, sealed_next
+from tests.faults.puppet import examine_store
 from tests.faults.tracing import Injection, Trace
-from tests.faults.workload import Plan, examine, write, write_along, write_and_remove
+from tests.faults.writer import Plan
 from tests.support.background import Background
 from tests.support.children import Child, Children
 
@@ -27,6 +30,11 @@ Company = Literal["none", "goes on", "dies too"]
 EXAMINER: Final = Plan("examiner", appends=2)
 ALLOWED_ERRORS: Final = {"KILL": set[str](), "EIO": {"StorageFailed"}, "ENOSPC": {"StorageFull", "StorageFailed"}}
 """Which errors a fault may show as. ENOSPC of a sync is a StorageFailed: nobody knows what reached the disk."""
+SYNCS: Final = ("fdatasync", "fsync")
+
+_DISK_BYTES: Final = 16 << 20
+_COMPANION_APPENDS: Final = 60
+_APPENDS_BEFORE_RECOVERY: Final = 12
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,24 @@ class Workload:
     template: Path | None = None
     history: History | None = None
 
+    def begin(self, store: Path) -> History:
+        """Put the template in its place."""
+        if self.template is not None:
+            shutil.copytree(self.template, store)
+        return self.history.copy() if self.history else History(self.plan.level)
+
 
 @dataclass(frozen=True)
 class Case:
-    """A workload with an injection. Its name is enough to run it again."""
+    """A workload with an injection. Its name is enough to run it again. `cuts_power`: and then the power goes, too."""
 
     workload: Workload
     injection: Injection
     company: Company
+    cuts_power: bool = False
 
     def __str__(self) -> str:
-        return f"{self.workload.name}/{self.injection}/{self.company}"
+        return f"{self.workload.name}/{self.injection}/{self.company}{'/power cut' if self.cuts_power else ''}"
 
 
 @dataclass
@@ -66,7 +81,9 @@ def basic_workloads() -> list[Workload]:
     return [
         Workload("fsync", Plan("victim", reopen_after=11)),
         Workload("os", Plan("victim", "os", reopen_after=11)),
+        Workload("threads", Plan("victim", appends=6), write_in_threads, ("goes on", "none")),
         Workload("remove", Plan("victim", appends=8), write_and_remove, ("none",)),
+        Workload("reshape", Plan("victim", appends=15), write_and_reshape, ("none",)),
     ]
 
 
@@ -80,7 +97,7 @@ def recovery_workloads(children: Children, directory: Path) -> list[Workload]:
         assert child.receive() == "ready"
         child.send("go")
         events: list[Event] = []
-        while sum(event[0] == "acknowledged" for event in events) < 12:
+        while sum(event[0] == "acknowledged" for event in events) < _APPENDS_BEFORE_RECOVERY:
             events.append(child.receive())
         os.kill(child.pid, signal.SIGKILL)
         events += child.rest()
@@ -88,8 +105,8 @@ def recovery_workloads(children: Children, directory: Path) -> list[Workload]:
         history.hear(events)
         if tears:
             tear_tail(template)
-        plan = Plan("victim", level, appends=7, read_every=3)
         name = f"recovery of level {level}{' with a torn tail' if tears else ''}"
+        plan = Plan("victim", level, appends=7, read_every=3)
         workloads.append(Workload(name, plan, write, ("none", "goes on"), template, history))
     return workloads
 
@@ -103,104 +120,136 @@ def tear_tail(store: Path) -> None:
     segment.write_bytes(content[:end] + garbage + content[end + len(garbage) :])
 
 
-def run_case(case: Case, children: Children, directory: Path) -> Outcome:
-    """Run it in an empty directory, and judge."""
-    with ExitStack() as cleanup:
-        cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
-        cleanup.callback(children.end_all)
-        store = directory / "store"
-        if case.workload.template is not None:
-            shutil.copytree(case.workload.template, store)
-        history = _history(case)
-        trace, status = _run_processes(case, children, store, directory / "trace", history)
-        child = children.start(examine, str(store), EXAMINER)
-        _judge(case, history, _listen(child))
-        if (examined := child.wait()) != 0:
-            history.violations.append(f"the examination ended with status {examined}")
-        return Outcome(trace.struck(status), history.violations)
+def all_cases(workload: Workload, counts: dict[str, int], onward_stride: int) -> Iterator[Case]:
+    """Every call of every kind, with every fault; of faults that stay, one in a few."""
+    for call, count in sorted(counts.items()):
+        for nth in range(1, count + 1):
+            for fault in ("KILL", "EIO", "ENOSPC"):
+                company = workload.companies[nth % len(workload.companies)]
+                yield Case(workload, Injection(call, fault, nth), company)
+                if fault != "KILL" and nth % onward_stride == 1:
+                    yield Case(workload, Injection(call, fault, nth, onward=True), company)
+
+
+def power_cut_cases(workload: Workload, counts: dict[str, int]) -> Iterator[Case]:
+    """Every sync that fails, or before which a process is killed, with a power cut afterwards."""
+    for call in SYNCS:
+        for nth in range(1, counts.get(call, 0) + 1):
+            for fault in ("KILL", "EIO"):
+                for company in workload.companies:
+                    yield Case(workload, Injection(call, fault, nth), company, cuts_power=True)
 
 
 def count_calls(workload: Workload, children: Children, directory: Path) -> dict[str, int]:
-    """How often the victim makes each call when nothing happens to it."""
+    """How often a thread of the victim makes each call when nothing happens to it."""
+    directory.mkdir()
     try:
-        if workload.template is not None:
-            shutil.copytree(workload.template, directory / "store")
-        case = Case(workload, Injection("none", "EIO", 1), "none")
-        history = _history(case)
-        trace, _ = _run_processes(case, children, directory / "store", directory / "trace", history, injects=False)
+        history = workload.begin(directory / "store")
+        run = _Run(Case(workload, Injection("", "EIO", 1), "none"), children, directory, history, injects=False)
+        run.processes()
         assert not history.violations, history.violations
         assert not history.failures, history.failures
-        return dict(trace.counts())
+        return run.trace.counts()
     finally:
         children.end_all()
         shutil.rmtree(directory)
 
 
-def run_all(
-    cases: Sequence[Case], directory: Path, on_outcome: Callable[[Case, Outcome], None], workers: int
-) -> list[str]:
-    """Run cases, several at a time; what went wrong, in words."""
-    failed: list[str] = []
-    local = threading.local()
-    lock = threading.Lock()
-
-    with ExitStack() as cleanup, ThreadPoolExecutor(workers) as pool:
-
-        def run(case: Case) -> None:
-            if not hasattr(local, "children"):
-                with lock:
-                    local.children = cleanup.enter_context(Children())
-            place = Path(tempfile.mkdtemp(prefix="case-", dir=directory))
-            outcome = run_case(case, local.children, place)
-            with lock:
-                on_outcome(case, outcome)
-                if outcome.violations:
-                    failed.append(f"{case}:\n    " + "\n    ".join(outcome.violations))
-
-        list(pool.map(run, cases))
-        pool.shutdown()
-    return failed
+def run_case(case: Case, children: Children, directory: Path, disk: LoopDisk | None = None) -> Outcome:
+    """Run it in an empty directory, or on a disk, and judge."""
+    store = disk.path / "store" if disk else directory / "store"
+    try:
+        shutil.rmtree(store, ignore_errors=True)
+        history = case.workload.begin(store)
+        run = _Run(case, children, directory, history, disk)
+        run.processes()
+        if disk is not None:
+            cut_power(str(disk.path))
+            children.end_all()
+            disk.restart()
+        run.judge()
+        return Outcome(run.trace.struck(run.status), history.violations)
+    finally:
+        children.end_all()
+        shutil.rmtree(directory)
 
 
-def _history(case: Case) -> History:
-    return case.workload.history.copy() if case.workload.history else History(case.workload.plan.level)
+class _Run:
+    """One case on its way."""
 
+    trace: Trace
+    status: int
 
-def _run_processes(
-    case: Case, children: Children, store: Path, output: Path, history: History, injects: bool = True
-) -> tuple[Trace, int]:
-    """The victim under trace, and whoever keeps it company, to their ends; the trace, and the victim's status."""
-    workload = case.workload
-    victim = children.start(workload.body, str(store), workload.plan)
-    assert victim.receive() == "ready"
-    trace = Trace(victim.pid, output, case.injection if injects else None)
-    companion = None
-    if case.company != "none":
-        companion = children.start(write_along, str(store), Plan("companion", workload.plan.level, appends=60))
-        companion_tells = Background(_listen, companion)
-    victim.send("go")
-    events = _listen(victim)
-    if companion is not None and case.company == "dies too":
-        os.kill(companion.pid, signal.SIGKILL)
-    status = victim.wait()
-    trace.close()
-    if case.injection.fault != "KILL" and status != 0:
-        history.violations.append(f"the process ended with status {status}")
-    history.hear(events)
-    _judge_errors(case, history)
-    if companion is not None:
-        if case.company == "goes on":
+    def __init__(
+        self,
+        case: Case,
+        children: Children,
+        directory: Path,
+        history: History,
+        disk: LoopDisk | None = None,
+        *,
+        injects: bool = True,
+    ) -> None:
+        self._case = case
+        self._children = children
+        self._store = (disk.path if disk else directory) / "store"
+        self._output = directory / "trace"
+        self._history = history
+        self._disk = disk
+        self._injects = injects
+
+    def processes(self) -> None:
+        """The victim under trace, and whoever keeps it company, to their ends."""
+        case, workload = self._case, self._case.workload
+        victim = self._children.start(workload.body, str(self._store), workload.plan)
+        assert victim.receive() == "ready"
+        self.trace = Trace(victim.pid, self._output, case.injection if self._injects else None)
+        companion = None
+        if case.company != "none":
+            plan = Plan("companion", workload.plan.level, appends=_COMPANION_APPENDS)
+            companion = self._children.start(write_along, str(self._store), plan)
+            companion_tells = Background(_listen, companion)
+        victim.send("go")
+        events = _listen(victim)
+        if companion is not None and case.company == "dies too":
+            if self._disk is not None:
+                cut_power(str(self._disk.path))
+            os.kill(companion.pid, signal.SIGKILL)
+        self.status = victim.wait()
+        self.trace.close()
+        if case.injection.fault != "KILL" and self.status != 0:
+            self._history.violations.append(f"the process ended with status {self.status}")
+        self._history.hear(events)
+        self._judge_errors(0, ALLOWED_ERRORS[case.injection.fault])
+        if companion is not None:
+            self._end_of(companion, companion_tells)
+
+    def _end_of(self, companion: Child, companion_tells: Background[list[Event]]) -> None:
+        goes_on = self._case.company == "goes on"
+        if goes_on:
             with suppress(BrokenPipeError):  # it ended before, which is judged below
                 companion.send("finish")
         told = companion_tells.result()
         companion.wait()
-        failures = len(history.failures)
-        history.hear(told)
-        if len(history.failures) > failures:
-            history.violations.append(f"the other process had to see {history.failures[failures:]}")
-        if case.company == "goes on" and told[-1:] != [("closed",)]:
-            history.violations.append(f"the other process did not get to its end: {told[-3:]}")
-    return trace, status
+        failures = len(self._history.failures)
+        self._history.hear(told)
+        self._judge_errors(failures, {"StorageFailed"} if self._disk and not goes_on else set())
+        if goes_on and told[-1:] != [("closed",)]:
+            self._history.violations.append(f"the other process did not get to its end: {told[-3:]}")
+
+    def judge(self) -> None:
+        """What is there now."""
+        synced = sealed_next(self._store)
+        examination = examine_store(self._children, self._store, EXAMINER)
+        failures = len(self._history.failures)
+        self._history.judge(examination, power_cut=self._disk is not None, synced_next=synced)
+        self._judge_errors(failures, set())
+
+    def _judge_errors(self, start: int, allowed: set[str]) -> None:
+        for what, kind, message in self._history.failures[start:]:
+            is_disabled = kind == "StreamDisabled" and "disable" in self._history.steps.get("begun to", ())
+            if kind not in allowed and not is_disabled:
+                self._history.violations.append(f"{what} raised {kind}: {message}")
 
 
 def _listen(child: Child) -> list[Event]:
@@ -217,31 +266,38 @@ def _listen(child: Child) -> list[Event]:
             return events
 
 
-def _judge_errors(case: Case, history: History) -> None:
-    allowed = ALLOWED_ERRORS[case.injection.fault]
-    for what, kind, message in history.failures:
-        if kind in allowed or (kind == "StreamDisabled" and "disable" in history.steps.get("begun to", ())):
-            continue
-        history.violations.append(f"{what} raised {kind}: {message}")
+def run_all(
+    cases: Sequence[Case], directory: Path, on_outcome: Callable[[Case, Outcome], None], workers: int
+) -> list[str]:
+    """Run cases, several at a time; what went wrong, in words."""
+    failed: list[str] = []
+    local = threading.local()
+    lock = threading.Lock()
 
+    with ExitStack() as cleanup:
 
-def _judge(case: Case, history: History, examination: Sequence[Event]) -> None:
-    failures = len(history.failures)
-    history.judge(examination)
-    for what, kind, message in history.failures[failures:]:
-        if kind != "StreamDisabled" or "disable" not in history.steps.get("begun to", ()):
-            history.violations.append(f"afterwards {what} raised {kind}: {message}")
+        def prepare() -> None:
+            with lock:
+                local.place = Path(tempfile.mkdtemp(prefix="worker-", dir=directory))
+                local.children = cleanup.enter_context(Children())
+                local.disk = None
 
+        def disk() -> LoopDisk:
+            with lock:
+                if local.disk is None:
+                    local.disk = cleanup.enter_context(LoopDisk(local.place, _DISK_BYTES))
+                    cleanup.callback(local.children.end_all)
+                found: LoopDisk = local.disk
+                return found
 
-def all_cases(workload: Workload, counts: dict[str, int], onward_stride: int) -> Iterable[Case]:
-    """Every call of every kind, with every fault; of faults that stay, one in a few."""
-    for call, count in sorted(counts.items()):
-        for nth in range(1, count + 1):
-            for fault in ("KILL", "EIO", "ENOSPC"):
-                injections = [Injection(call, fault, nth)]
-                if fault != "KILL" and nth % onward_stride == 1:
-                    injections.append(Injection(call, fault, nth, onward=True))
-                for place, injection in enumerate(injections):
-                    company = workload.companies[(nth + place) % len(workload.companies)]
-                    yield Case(workload, injection, company)
+        def run(case: Case) -> None:
+            place = Path(tempfile.mkdtemp(prefix="case-", dir=directory))
+            outcome = run_case(case, local.children, place, disk() if case.cuts_power else None)
+            with lock:
+                on_outcome(case, outcome)
+                if outcome.violations:
+                    failed.append(f"{case}:\n    " + "\n    ".join(outcome.violations))
 
+        with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+            list(pool.map(run, cases))
+    return failed

@@ -10,7 +10,7 @@ from tests.faults.devices import Disk, LoopDisk, MemoryDisk, fill, free_bytes, w
 from tests.faults.history import History
 from tests.faults.puppet import Failure, Puppet, examine_store
 from tests.faults.sweep import tear_tail
-from tests.faults.workload import Plan
+from tests.faults.writer import Plan
 from tests.support.children import Children
 
 DISK_BYTES = 8 << 20

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.faults.history import History
 from tests.faults.puppet import Failure, Puppet, examine_store
-from tests.faults.workload import Plan
+from tests.faults.writer import Plan
 from tests.support.children import Children
 
 SEGMENT_BYTES = 64 << 10
@@ -41,7 +41,7 @@ def test_a_limit_on_the_size_of_files_is_like_a_full_disk(
         writer.do("limit", resource.RLIMIT_FSIZE, size)
         assert_kind(writer.do("append", 100), "StorageFull", store_path)
         assert writer.do("look") == []
-        writer.do("limit", resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+        writer.do("lift", resource.RLIMIT_FSIZE)
         acknowledged = len(history.acknowledged)
         assert writer.do("append", 10) == []
         assert len(history.acknowledged) == acknowledged + 10
@@ -64,7 +64,7 @@ def test_a_stream_is_opened_under_a_limit_on_the_size_of_files(
         writer.do("limit", resource.RLIMIT_FSIZE, size)
         assert_kind(writer.do("open"), "StorageFull", store_path)
         assert_kind(writer.do("append", 3), "StorageFull", store_path)
-        writer.do("limit", resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+        writer.do("lift", resource.RLIMIT_FSIZE)
         acknowledged = len(history.acknowledged)
         assert writer.do("append", 10) == []
         assert len(history.acknowledged) == acknowledged + 10
@@ -86,7 +86,7 @@ def test_a_limit_on_open_files_costs_nothing_but_errors(
         for action in (["open"] if not is_open else []) + ["append", "look", "follow"]:
             for what, kind, message in writer.do(action, *([15] if action == "append" else [])):
                 assert kind == "StorageFailed", (what, kind, message)
-        writer.do("limit files", 1000)
+        writer.do("lift", resource.RLIMIT_NOFILE)
         writer.do("open")
         acknowledged = len(history.acknowledged)
         assert writer.do("append", 20) == []

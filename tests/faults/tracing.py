@@ -46,7 +46,7 @@ CALLS: Final = (
 )
 """Calls to sweep over. Which of them a machine has depends on its architecture."""
 
-_LINE = re.compile(r"^\d+ +(?P<call>\w+)\((?P<rest>.*)$")
+_LINE = re.compile(r"^(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
 _PATH = re.compile(r"(?<!AT_FDCWD)<(/[^<>]*)>|\"([^\"]*)\"")
 
 
@@ -99,9 +99,13 @@ class Trace:
             self._process.wait()
             self._process.stderr.close()
 
-    def counts(self) -> Counter[str]:
-        """How often each call was made."""
-        return Counter(match["call"] for line in self._lines() if (match := _LINE.match(line)))
+    def counts(self) -> dict[str, int]:
+        """How often each call was made, by the thread that made it most: injections are counted by thread."""
+        by_thread = Counter((match["thread"], match["call"]) for line in self._lines() if (match := _LINE.match(line)))
+        counts: dict[str, int] = {}
+        for (_, call), count in by_thread.items():
+            counts[call] = max(count, counts.get(call, 0))
+        return counts
 
     def struck(self, status: int) -> list[str]:
         """The kinds of files at which the injection struck; empty where the process ended before, with that status."""

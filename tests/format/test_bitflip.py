@@ -14,7 +14,7 @@ from shardlog.format.bitflip import flipped_bit, header_differs_by_one_bit
 from shardlog.format.checksum import crc32c
 from shardlog.format.commit import HEADER_BYTES, encode_block, encode_entry
 
-lengths = st.one_of(st.integers(min_value=1, max_value=64), st.integers(min_value=1, max_value=1 << 16))
+lengths = st.one_of(st.integers(min_value=1, max_value=64), st.integers(min_value=1, max_value=1 << 14))
 
 
 def _with_bit(content: bytes, bit: int) -> bytes:

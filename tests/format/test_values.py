@@ -16,6 +16,7 @@ from tests.format.drawn import (
     INTEGER_MAX,
     INTEGER_MIN,
     REFUSED,
+    flat_images,
     identity,
     images,
     nested,
@@ -33,6 +34,7 @@ from shardlog.format.values import (
     LEVELS_MAX,
     NAIVE_DATETIME,
     SET,
+    are_kept,
     check_image,
     check_value,
     decode_extension,
@@ -214,6 +216,52 @@ def test_a_set_has_one_encoding(elements: set[Any], seed: Any) -> None:
     shuffled = list(elements)
     seed.shuffle(shuffled)
     assert encode({"v": set(shuffled)}) == encode({"v": elements})
+
+
+@given(drawn=st.lists(images, max_size=4))
+@thorough
+def test_images_of_values_are_kept(drawn: list[dict[str, Any]]) -> None:
+    """The short cut never refuses what is right: whether flat or nested, one image or many, the same one twice."""
+    assert are_kept(drawn)
+    assert are_kept(drawn + drawn)
+
+
+@given(
+    flat=flat_images,
+    odd=st.sampled_from([value for value, found in REFUSED if "bits" not in found and "surrogates" not in found]),
+)
+@thorough
+def test_images_of_anything_else_are_not_kept(flat: dict[str, Any], odd: Any) -> None:
+    """What the encoder may take although it does not come back: wherever it is, among whatever else."""
+    try:
+        encode([flat, {"v": odd}])
+    except (TypeError, ValueError, OverflowError):
+        return  # then nobody asks
+    for wrong in ({"v": odd}, {**flat, "v": odd}, {"v": [odd]}, {"v": {"in": odd}}):
+        assert not are_kept([wrong])
+        assert not are_kept([flat, wrong])
+        assert not are_kept([wrong, flat])
+
+
+class Attributes:
+    """Its dict is kept in another way than a display's."""
+
+    def __init__(self, value: object) -> None:
+        self.a, self.b = 1, value
+
+
+@pytest.mark.parametrize(("value", "is_right"), [(2, True), (bytearray(b"x"), False), (None, True), ([1], True)])
+def test_dicts_of_every_making_are_looked_at(value: object, is_right: bool) -> None:
+    """CPython keeps a dict's values in several ways: as an object's attributes, after another key, after deletions."""
+    had_another_key: dict[Any, Any] = {7: 1, "a": 1, "b": value}
+    del had_another_key[7]
+    had_more = {str(number): number for number in range(100)} | {"b": value}
+    for number in range(100):
+        del had_more[str(number)]
+    for image in (vars(Attributes(value)), had_another_key, had_more, dict.fromkeys("ab", value), {"b": value}):
+        assert are_kept([image]) is is_right
+        assert are_kept([{"id": 1}, image, {}]) is is_right
+        assert are_kept([image, had_another_key, image]) is is_right
 
 
 @pytest.mark.parametrize(

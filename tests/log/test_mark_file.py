@@ -10,6 +10,7 @@ from tests.support.faults import FaultyFiles
 from shardlog.errors import UnsupportedVersion
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Site
+from shardlog.format.checksum import crc32c
 from shardlog.format.mark import FLAG_OFFSET, MARK_BYTES, Mark
 from shardlog.log.mark_file import MarkFile, create_mark
 
@@ -107,8 +108,6 @@ def test_what_is_synced_and_what_is_not(path: str) -> None:
 def test_a_mark_of_a_later_version_is_unsupported(path: str, mark: MarkFile) -> None:
     """It is not read past, and so never written over."""
     mark.write(MARKS[0])
-    from shardlog.format.checksum import crc32c
-
     with Path(path).open("r+b") as file:
         file.seek(4096)
         slot = bytearray(file.read(100))

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from tests.log.logs import FILES, Log, some_changes, written_log
+from tests.support.faults import FaultyFiles, failing, open_with
+from tests.support.history import records_only
 
-from shardlog.errors import CorruptLog, UnsupportedVersion
+import shardlog
+from shardlog.errors import CorruptLog, StorageFailed, UnsupportedVersion
 from shardlog.format.checksum import crc32c
 from shardlog.format.commit import CONTROL_SHARD, ENTRY_BYTES, HEADER_BYTES, CommitHeader
 from shardlog.format.mark import Mark
@@ -22,6 +26,7 @@ from shardlog.log.recovery import LogEnd, add_counts, find_log_end
 from shardlog.stream import plan as plan_module
 from shardlog.stream.lineage import fold
 from shardlog.stream.state import decode_state, positions_of
+from shardlog.testing.clock import ManualClock
 
 BIT = "one flipped bit that explains it"
 PROMISE = "the durable sequence of a later commit"
@@ -113,7 +118,7 @@ def test_a_tail_torn_anywhere(short: Log) -> None:
     """
     block = short.blocks()[-1]
     whole = short.read(block.end - block.offset, block.offset)
-    for cut in range(len(whole)):
+    for cut in {*range(0, len(whole), 5), *range(len(whole) - 20, len(whole))}:
         rest = whole[cut:]
         short.write(bytes(len(rest)), block.offset + cut)
         missing_bits = sum(byte.bit_count() for byte in rest)
@@ -182,19 +187,19 @@ def test_one_flipped_bit_is_no_tear(short: Log, number: int, region: str) -> Non
         "body": (directory_end, body_end),
         "padding": (body_end, block.end),
     }[region]
-    for offset in range(start, end, max(1, (end - start) // 40)):
+    for offset in range(start, end, max(1, (end - start) // 25)):
         short.flip(offset, 1 << offset % 8)
         _check_is_corrupt(short.end(), block, BIT)
         _check_is_corrupt(short.end(short.mark_before(block)), block, BIT)
         short.flip(offset, 1 << offset % 8)
 
 
-def test_every_bit_of_the_counts_and_checksums(short: Log) -> None:
-    """Length, counts and both checksums of the last commit: they say how much there is to check."""
+def test_the_bits_of_the_counts_and_checksums(short: Log) -> None:
+    """Half of the bits of length, counts and both checksums of the last commit: they say how much there is to check."""
     block = short.blocks()[-1]
     fields = [*range(8, 20), *range(60, 64), *range(HEADER_BYTES, HEADER_BYTES + ENTRY_BYTES)]
     for offset in (block.offset + place for place in fields):
-        for bit in range(8):
+        for bit in range(offset % 2, 8, 2):
             short.flip(offset, 1 << bit)
             _check_is_corrupt(short.end(), block, BIT)
             short.flip(offset, 1 << bit)
@@ -549,3 +554,23 @@ def test_the_numbers_of_control_records(short: Log) -> None:
     assert file.pread(4, block.offset + HEADER_BYTES + 2 * ENTRY_BYTES) == CONTROL_SHARD.to_bytes(4, "little")
     file.close()
     assert find_log_end(FILES, short.path, None).controls[0][0] == block.next_sequence - 1
+
+
+def test_a_roll_that_was_cut_short_is_gone_on_with(store_path: Path) -> None:
+    """Found once: a segment that rolled by age is sealed shorter than what is kept free for footers.
+
+    If the writer died before the successor had its name, the room left in it came out negative, and the stream could
+    not be opened any more.
+    """
+    clock, files = ManualClock(), FaultyFiles()
+    with open_with(store_path, files, clock=clock) as store:
+        stream = store.create_stream("s")
+        stream.append(some_changes(1, 1))
+        clock.advance(timedelta(hours=7))
+        files.arm(lambda step: step.operation == "rename" and step.is_segment, failing)
+        with pytest.raises(StorageFailed):
+            stream.append(some_changes(2, 1))
+    with shardlog.open(store_path, clock=clock) as store:
+        stream = store.stream("s")
+        stream.append(some_changes(3, 1))
+        assert [record.keys["id"] for record in records_only(stream.read())] == [1, 3]

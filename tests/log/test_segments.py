@@ -11,7 +11,7 @@ from tests.log.logs import FILES, Log
 from shardlog.errors import CorruptLog, TrimmedData, UnsupportedVersion
 from shardlog.files.protocol import Site
 from shardlog.format.checksum import crc32c
-from shardlog.format.segment import TRAILER_BYTES
+from shardlog.format.segment import TRAILER_BYTES, encode_trailer
 from shardlog.log.segments import Segments, expired_segments, list_segments
 
 
@@ -93,8 +93,6 @@ def test_a_footer_that_cannot_be_read_costs_speed_only(long: Log, place: str) ->
 
 def test_a_trailer_that_points_elsewhere_is_not_followed(long: Log) -> None:
     """Its checksum is right, but what is there is a commit, or nothing."""
-    from shardlog.format.segment import encode_trailer
-
     size = long.file_of(1).stat().st_size
     for offset in (long.blocks(1)[0].offset, 0, 8, size - 8, size, 2**40):
         long.write(encode_trailer(offset, 2), size - TRAILER_BYTES, 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
-from shardlog import ShardDescription, StreamDescription
+from shardlog import Record, ShardDescription, Stream, StreamDescription
 from shardlog.model import HASH_RANGE_END
 from shardlog.stream.state import Shard, StreamState
+
+HashOfRecord = Callable[[Record], int]
 
 
 def check_ranges(ranges: Iterable[tuple[int, int]]) -> None:
@@ -63,3 +65,46 @@ def open_shards(description: StreamDescription) -> list[ShardDescription]:
     )
     check_ranges(shard.hash_range for shard in found)
     return found
+
+
+def drain(stream: Stream, shard_id: str, limit: int = 1000) -> tuple[list[Record], tuple[str, ...]]:
+    """All records of a closed shard, page by page, and the children that the last page names."""
+    records: list[Record] = []
+    iterator: str | None = stream.iterator(shard_id, "TRIM_HORIZON")
+    while iterator is not None:
+        page = stream.get_records(iterator, limit)
+        assert all(record.shard_id == shard_id for record in page.records)
+        assert page.next_iterator is None or page.child_shard_ids == ()
+        records += page.records
+        iterator = page.next_iterator
+    return records, page.child_shard_ids
+
+
+def read_parents_first(stream: Stream, limit: int = 1000) -> list[Record]:
+    """A disabled stream's records as a consumer of its shards reads them: a child when all its parents are done."""
+    shards = {shard.shard_id: shard for shard in stream.describe().shards}
+    ready = [shard.shard_id for shard in shards.values() if not any(parent in shards for parent in shard.parent_ids)]
+    done: set[str] = set()
+    records: list[Record] = []
+    while ready:
+        shard_id = ready.pop(0)
+        taken, children = drain(stream, shard_id, limit)
+        records += taken
+        done.add(shard_id)
+        for child in children:
+            assert shard_id in shards[child].parent_ids
+            if all(parent in done or parent not in shards for parent in shards[child].parent_ids):
+                ready.append(child)
+    assert done == shards.keys(), "some shard is no child of any that was drained"
+    return records
+
+
+def check_routed(description: StreamDescription, records: Iterable[Record], hash_of_record: HashOfRecord) -> None:
+    """Each record is in a shard that was open when it was appended, and whose range holds its hash."""
+    shards = {shard.shard_id: shard for shard in description.shards}
+    for record in records:
+        shard = shards[record.shard_id]
+        first, end = shard.hash_range
+        assert first <= hash_of_record(record) < end
+        assert shard.first_sequence <= record.sequence
+        assert shard.end_sequence is None or record.sequence < shard.end_sequence

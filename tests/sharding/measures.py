@@ -5,9 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from itertools import count
-
-from tests.support.history import SEGMENT_BYTES
 
 from shardlog import Change, ShardDescription, ShardingPolicy, Store, Stream
 from shardlog.stream.sampling import hash_of
@@ -57,12 +54,12 @@ class Load:
             key_names=["id"],
             partition_key="id",
             view_type="KEYS_ONLY",
-            segment_bytes=SEGMENT_BYTES,
+            segment_bytes=256 << 10,
+            durability="os",
             retention=None,
             sharding=policy,
             **options,  # type: ignore[arg-type]
         )
-        self._items = count()
 
     def take(self, keys: Sequence[str], seconds: float) -> None:
         """Append records of these keys, and let so much time pass."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -196,15 +195,15 @@ class IndexFaults:
         self.faults: list[Fault] = []
         self.commits = 0
         methods = ("__enter__", "delete_positions", "put_tail", "commit")
-        real = {name: getattr(IndexWrite, name) for name in methods}
+        real = {name: getattr(IndexWrite, name) for name in ("__enter__", "put_tail", "put_segments", "commit")}
 
         def enter(write: IndexWrite) -> IndexWrite:
             self._strike("begin", "after")
             return real["__enter__"](write)
 
-        def delete_positions(write: Any) -> None:
-            real["delete_positions"](write)
-            write.step = "rolled"  # only a roll forgets the blocks of a segment
+        def put_segments(write: Any, segments: Any) -> None:
+            real["put_segments"](write, segments)
+            write.step = "rolled"
 
         def put_tail(write: Any, tail: Tail) -> None:
             real["put_tail"](write, tail)
@@ -220,7 +219,12 @@ class IndexFaults:
             self.commits += step == "publish"
             self._strike(step, "after")
 
-        for name, function in zip(methods, (enter, delete_positions, put_tail, commit), strict=True):
+        for name, function in (
+            ("__enter__", enter),
+            ("put_segments", put_segments),
+            ("put_tail", put_tail),
+            ("commit", commit),
+        ):
             patch.setattr(IndexWrite, name, function)
 
     def arm(
@@ -235,14 +239,3 @@ class IndexFaults:
         for fault in self.faults:
             if fault.takes(Step(step, "index"), when):
                 fault.strike()
-
-
-@contextmanager
-def disarmed(*faults: Fault) -> Any:
-    """Nothing strikes within."""
-    times = [fault.times for fault in faults]
-    for fault in faults:
-        fault.times = 0
-    yield
-    for fault, before in zip(faults, times, strict=True):
-        fault.times = before

@@ -8,7 +8,7 @@ from typing import get_args
 import shardlog
 from shardlog.options import SHARDS_MAX, Durability, ViewType
 from shardlog_tools.arguments import Subparsers, add_stream_arguments, duration, integer_between, size
-from shardlog_tools.descriptions import policy_words, retention_words, stream_as_json
+from shardlog_tools.descriptions import count_words, policy_words, retention_words, stream_as_json
 from shardlog_tools.output import DONE, Output
 from shardlog_tools.sharding_arguments import PRESETS, add_policy_options, policy_of
 
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if output.as_json:
         output.object(stream_as_json(description))
         return DONE
-    shards = "1 shard" if len(description.shards) == 1 else f"{len(description.shards)} shards"
+    shards = count_words(len(description.shards), "shard")
     output.say(
         f"created stream {description.name} in {args.store}: {description.view_type}, {shards}, "
         f"durability {description.durability}, retention {retention_words(description)}"

@@ -1,7 +1,8 @@
 """`shardlog demo`: capture changes, kill the capturing process, open again, and prove that nothing is lost.
 
 Owns the order of events, their timing and the summary. What must be true afterwards is in `demo_proof`, what is
-captured in `demo_changes`, and the process that dies in `demo_capture`.
+captured in `demo_changes`, and the process that dies in `demo_capture`. `demo --shards` is another story, told by
+`demo_shards`.
 
 It shows what it can and no more: a SIGKILL loses no byte that the kernel has taken, so this proves recovery, atomicity
 and order, while durability against power loss is what the project's crash tests are for.
@@ -29,7 +30,9 @@ from shardlog.files.mounts import filesystem_kind
 from shardlog.format.record import Record
 from shardlog_tools.arguments import Subparsers, integer_between, seconds
 from shardlog_tools.demo_proof import compare, items_after, replay
-from shardlog_tools.output import DONE, FAILED, CommandFailed, Output
+from shardlog_tools.demo_shards import STREAM as LOADED_STREAM
+from shardlog_tools.demo_shards import run_shards
+from shardlog_tools.output import DONE, FAILED, USED_WRONGLY, CommandFailed, Output
 
 _STREAM: Final = "stock"
 _SHARDS: Final = 4
@@ -37,6 +40,8 @@ _START_SECONDS_MAX: Final = 60
 _PROBE_WRITES: Final = 100
 _PROBE_BYTES: Final = 4096
 _THREADS_MAX: Final = 64
+_CAPTURE_SECONDS: Final = 2.0
+_LOAD_SECONDS: Final = 8.0
 
 Figures = dict[str, Any]
 
@@ -65,12 +70,23 @@ def add_parser(subparsers: Subparsers) -> None:
         "demo",
         help="capture changes, kill the process, prove that nothing is lost",
         description="A process captures changes from some threads and is killed with SIGKILL; the store is opened "
-        "again, and every record that was acknowledged is proven to be there.",
+        "again, and every record that was acknowledged is proven to be there. With --shards: hot spots move over a "
+        "stream, its shards split and merge after them, and nothing is lost or reordered.",
     )
-    parser.add_argument("--dir", metavar="DIR", help="keep the store in this new directory (default: a temporary one)")
-    parser.add_argument("--seconds", type=seconds, default=2.0, help="how long to capture (default: %(default)s)")
+    parser.add_argument("--shards", action="store_true", help="show shards that follow a load")
     parser.add_argument(
-        "--threads", type=integer_between(1, _THREADS_MAX), default=4, help="capturing threads (default: %(default)s)"
+        "--input", metavar="FILE", help="with --shards: the changes of this JSON Lines file as the load"
+    )
+    parser.add_argument("--svg", metavar="FILE", help="with --shards: a picture of the shards over time")
+    parser.add_argument("--dir", metavar="DIR", help="keep the store in this new directory (default: a temporary one)")
+    parser.add_argument(
+        "--seconds",
+        type=seconds,
+        help=f"how long to capture (default: {_CAPTURE_SECONDS:g}); with --shards: to keep up the load (default: "
+        f"{_LOAD_SECONDS:g})",
+    )
+    parser.add_argument(
+        "--threads", type=integer_between(1, _THREADS_MAX), default=4, help="appending threads (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=integer_between(0, 2**63), help="what the changes are made from (default: another each time)"
@@ -82,13 +98,17 @@ def run(args: argparse.Namespace, output: Output) -> int:
     """Run the demo; the exit status says whether everything was there."""
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1_000_000)
     tell = _teller(output)
+    if args.shards:
+        return _run_shards(args, seed, tell, output)
+    if args.input is not None or args.svg is not None:
+        raise CommandFailed("--input and --svg: expected with --shards", USED_WRONGLY)
     tell(f"shardlog demo: capture changes, kill the process, prove that nothing is lost   (seed {seed})\n")
     with _directory(args.dir) as directory:
         store_path = os.path.join(directory, "store")
         figures = {"seed": seed, "threads": args.threads} | _measure_device(directory, tell)
         with shardlog.open(store_path) as store:
             store.create_stream(_STREAM, key_names=["sku"], shards=_SHARDS)
-        captured = _capture_and_kill(store_path, seed, args.threads, args.seconds)
+        captured = _capture_and_kill(store_path, seed, args.threads, args.seconds or _CAPTURE_SECONDS)
         figures |= _tell_capture(captured, args.threads, tell)
         figures |= _open_and_prove(store_path, captured, seed, tell)
     passed = bool(figures["passed"])
@@ -101,6 +121,22 @@ def run(args: argparse.Namespace, output: Output) -> int:
     if output.as_json:
         output.object(figures)
     return DONE if passed else FAILED
+
+
+def _run_shards(args: argparse.Namespace, seed: int, tell: Callable[[str], None], output: Output) -> int:
+    made_from = f"seed {seed}" if args.input is None else args.input
+    tell(f"shardlog demo: shards follow the load, and nothing is lost or reordered by it   ({made_from})\n")
+    with _directory(args.dir) as directory:
+        figures = {"seed": seed if args.input is None else None, "threads": args.threads}
+        figures |= run_shards(args, directory, seed, args.seconds or _LOAD_SECONDS, tell)
+        if args.dir:
+            tell(f"  The store is yours: shardlog shards {os.path.join(directory, 'store')} {LOADED_STREAM}")
+    if args.svg is not None:
+        tell(f"  The picture is in {args.svg}")
+    tell(f"\n  {'Nothing is lost, every item is in order.' if figures['passed'] else 'FAILED: see above.'}")
+    if output.as_json:
+        output.object(figures)
+    return DONE if figures["passed"] else FAILED
 
 
 def _teller(output: Output) -> Callable[[str], None]:

@@ -1,9 +1,7 @@
 """The load of `shardlog demo --shards`: changes for some threads, made up with hot spots that move, or from a file.
 
-A hot spot is a stretch of the hash range whose keys take most of the changes, and the last one is a single key, which no
-split can help. Both loads give each item to one thread, so that the order of an item's changes is the order in which
-its thread appended them. What a thread appends depends on the seed and the thread, how it falls into appends on the
-clock.
+A hot spot is a stretch of the hash range whose keys take most of the changes; the last one is a single key, which no
+split can help. Every item belongs to one thread, so the order of its changes is the order in which that thread appends.
 """
 
 from __future__ import annotations
@@ -11,127 +9,140 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
 from typing import Any, Final, Protocol
 
 from shardlog import Change
 from shardlog.model import HASH_RANGE_END
 from shardlog.stream.sampling import hash_of
+from shardlog_tools.descriptions import hash_words
 from shardlog_tools.input_lines import LineError, change_of, open_lines
 from shardlog_tools.output import CommandFailed
 
-PARTITION_KEY: Final = "item"
 INPUT_CHANGES_MAX: Final = 200_000
 INPUT_CHANGES_MIN: Final = 1_000
 
+_RECORDS_PER_SECOND: Final = 6_000.0
 _ITEMS: Final = 4_000
+_SPOTS: Final = 3
+_SPOT_WIDTH: Final = HASH_RANGE_END // 8
 _HOT_PART: Final = 0.8
-_HOT_WIDTH: Final = 1 / 8
-_INSERTED_FIRST: Final = "INSERT"
+_REMOVES: Final = 0.03
+_PART_UNDER_LOAD: Final = 0.96
+"""Of a file, which has an end: the rest is for the time after the load."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A time of the load: what is hot, in words, and from which part of the time under load on."""
+    """What is hot, in words and as a hash range or a key, from `begins_at` (a part of the time under load) on."""
 
-    words: str
     begins_at: float
-    hash_range: tuple[int, int] | None
-    hot_key: str | None = None
+    words: str
+    hash_range: tuple[int, int] = (0, HASH_RANGE_END)
+    key: str | None = None
 
 
 class Load(Protocol):
-    """Changes for each thread, without end or until there are no more."""
+    """What some threads append, and how fast."""
 
-    phases: Sequence[Phase]
     partition_key: str | None
+    phases: Sequence[Phase]
+    phase: Phase
 
     def changes(self, thread: int) -> Iterator[Change]:
-        """What one thread appends, change by change."""
+        """One thread's changes, in their order."""
         ...
 
-    def turn_to(self, phase: Phase) -> None:
-        """The load changes as this phase says."""
+    def rates(self, load_seconds: float) -> list[float]:
+        """How many records per second each thread should append while the load lasts."""
         ...
 
 
 class HotSpots:
-    """Made-up changes of a shop's items."""
+    """A shop's items, made up from a seed. Setting `phase` moves the hot spot."""
 
-    partition_key: str | None = PARTITION_KEY
+    partition_key: str | None = "item"
 
     def __init__(self, seed: int, threads: int) -> None:
         self._seed = seed
         self._threads = threads
-        names = [f"item-{number:05d}" for number in range(_ITEMS)]
-        self._names = sorted(names, key=hash_of)
-        starts = _spread(random.Random(seed), 3)
-        hot_name = random.Random(seed + 1).choice(self._names)
+        self._hashes = {name: hash_of(name) for name in (f"item-{number:05d}" for number in range(_ITEMS))}
+        choices = random.Random(seed)
+        starts = [int((index + choices.random() / 2) / _SPOTS * HASH_RANGE_END) for index in range(_SPOTS)]
+        choices.shuffle(starts)
+        spots = [(start, min(start + _SPOT_WIDTH, HASH_RANGE_END)) for start in starts]
+        key = choices.choice(list(self._hashes))
         self.phases: Sequence[Phase] = (
-            *(_spot(start, begins_at) for start, begins_at in zip(starts, (0.0, 0.3, 0.6), strict=True)),
-            Phase(f"one key takes most: {hot_name}", 0.85, None, hot_name),
+            *(
+                Phase(index * 0.28, f"hot: hashes {hash_words(first, 4)} to {hash_words(end, 4)}", (first, end))
+                for index, (first, end) in enumerate(spots)
+            ),
+            Phase(_SPOTS * 0.28, f"hot: one key, {key}", key=key),
         )
-        self._phase = self.phases[0]
-
-    def turn_to(self, phase: Phase) -> None:
-        """From now on, this is hot."""
-        self._phase = phase
+        self.phase = self.phases[0]
 
     def changes(self, thread: int) -> Iterator[Change]:
         """One thread's changes, without end."""
         choices = random.Random(f"{self._seed}/{thread}")
-        mine = [name for name in self._names if hash_of(name) % self._threads == thread]
-        versions: dict[str, dict[str, Any]] = {}
-        phase, hot = None, mine
+        mine = [name for name, value in self._hashes.items() if value % self._threads == thread]
+        items: dict[str, dict[str, Any]] = {}
+        phase: Phase | None = None
+        hot: list[str] = []
         while True:
-            if phase is not self._phase:
-                phase = self._phase
-                hot = _hot_names(mine, phase)
-            name = choices.choice(hot if hot and choices.random() < _HOT_PART else mine)
-            yield _change(name, versions, choices)
+            if phase is not self.phase:
+                phase = self.phase
+                hot = self._hot(mine, phase)
+            is_hot = hot and choices.random() < _HOT_PART
+            yield _change(choices.choice(hot if is_hot else mine), items, choices)
+
+    def rates(self, _load_seconds: float) -> list[float]:
+        """The same for all threads."""
+        return [_RECORDS_PER_SECOND / self._threads] * self._threads
+
+    def _hot(self, mine: Sequence[str], phase: Phase) -> list[str]:
+        first, end = phase.hash_range
+        return [name for name in mine if phase.key in (None, name) and first <= self._hashes[name] < end]
 
 
 class FileLoad:
-    """The changes of a JSON Lines file, in its order for each item."""
+    """The changes of a JSON Lines file, up to INPUT_CHANGES_MAX of them."""
 
     partition_key: str | None = None
 
     def __init__(self, path: str, threads: int) -> None:
-        self._by_thread: list[list[Change]] = [[] for _ in range(threads)]
-        self.phases: Sequence[Phase] = (Phase(f"the changes of {path}", 0.0, None),)
-        self.count = 0
+        self.phases: Sequence[Phase] = (Phase(0.0, f"the changes of {path}"),)
+        self.phase = self.phases[0]
+        self._changes: list[list[Change]] = [[] for _ in range(threads)]
         with open_lines(path) as lines:
             for number, line in lines:
                 if line.isspace():
                     continue
                 try:
                     change = change_of(line)
-                except LineError as error:
+                    self._changes[hash_of(change.keys) % threads].append(change)
+                except (LineError, TypeError, ValueError) as error:
                     raise CommandFailed(f"{lines.name}:{number}: {error}") from error
-                self._by_thread[hash_of(change.keys) % threads].append(change)
-                self.count += 1
-                if self.count == INPUT_CHANGES_MAX:
+                if sum(map(len, self._changes)) >= INPUT_CHANGES_MAX:
                     break
-        if self.count < INPUT_CHANGES_MIN:
-            raise CommandFailed(f"{path}: expected at least {INPUT_CHANGES_MIN:,} changes, found {self.count:,}")
-
-    def turn_to(self, phase: Phase) -> None:
-        """A file has one phase."""
+        found = sum(map(len, self._changes))
+        if found < INPUT_CHANGES_MIN:
+            raise CommandFailed(f"{path}: expected at least {INPUT_CHANGES_MIN:,} changes, found {found:,}")
 
     def changes(self, thread: int) -> Iterator[Change]:
-        """The changes of the items that are this thread's."""
-        return iter(self._by_thread[thread])
+        """The changes of the items that are this thread's, in the order of the file."""
+        return iter(self._changes[thread])
+
+    def rates(self, load_seconds: float) -> list[float]:
+        """So that nearly all of the file goes in while the load lasts."""
+        return [len(changes) * _PART_UNDER_LOAD / load_seconds for changes in self._changes]
 
 
-def _spread(choices: random.Random, count: int) -> list[float]:
-    """Starts of hot spots, far from one another."""
-    shift = choices.random() / count
-    starts = [(shift + index / count) * (1 - _HOT_WIDTH) for index in range(count)]
-    choices.shuffle(starts)
-    return starts
-
-
-def _spot(start: float, begins_at: float) -> Phase:
-    first = int(start * 2**16) << 112
-    end = first + int(_HOT_WIDTH * HASH_RANGE_END)
-    return Phase(f"hot spot at hashes {first >> 112:04x} to {end >> 112:04x}", begins_at, (first, end))
+def _change(name: str, items: dict[str, dict[str, Any]], choices: random.Random) -> Change:
+    keys = {"item": name}
+    old = items.get(name)
+    if old is None:
+        items[name] = {**keys, "version": 1, "stock": choices.randrange(1000)}
+        return Change.insert(keys=keys, new=items[name])
+    if choices.random() < _REMOVES:
+        return Change.remove(keys=keys, old=items.pop(name))
+    items[name] = {**old, "version": old["version"] + 1, "stock": choices.randrange(1000)}
+    return Change.modify(keys=keys, old=old, new=items[name])

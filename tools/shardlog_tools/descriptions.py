@@ -112,6 +112,11 @@ def rate_words(records_per_second: float) -> str:
     return f"{records_per_second:,.0f}/s" if records_per_second >= 10 else f"{records_per_second:.2g}/s"
 
 
+def count_words(count: int, noun: str) -> str:
+    """A number of things: 1 shard, 2 shards."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def bytes_words(count: float) -> str:
     """A number of bytes for people: 512 B, 3.4 MiB."""
     size = count

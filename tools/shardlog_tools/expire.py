@@ -6,7 +6,7 @@ import argparse
 
 import shardlog
 from shardlog_tools.arguments import Subparsers, add_stream_arguments
-from shardlog_tools.descriptions import bytes_words, retention_words
+from shardlog_tools.descriptions import bytes_words, count_words, retention_words
 from shardlog_tools.output import DONE, FAILED, Output
 
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
         return FAILED
     if not output.as_json:
         output.say(
-            f"removed {trimmed.segments:,} segments of {args.stream}, {bytes_words(trimmed.bytes)}: "
+            f"removed {count_words(trimmed.segments, 'segment')} of {args.stream}, {bytes_words(trimmed.bytes)}: "
             f"the trim horizon went from {trimmed.horizon_before:,} to {trimmed.horizon_after:,}"
             if trimmed.segments
             else f"nothing of {args.stream} is old enough (retention {retention})"

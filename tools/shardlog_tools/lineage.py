@@ -91,13 +91,17 @@ class Place:
 
 
 def read_lineage(stream: shardlog.Stream) -> Lineage:
-    """The lineage of a stream. Others may change it meanwhile, so its parts are asked for until they agree."""
+    """The lineage of a stream."""
+    return lineage_of(*read_figures(stream))
+
+
+def read_figures(stream: shardlog.Stream) -> tuple[StreamDescription, Statistics, Throughput]:
+    """What a stream says of itself. Others may change it meanwhile, so it is asked again until the parts agree."""
     while True:
         description = stream.describe()
-        statistics = stream.statistics()
-        throughput = stream.throughput()
+        figures = description, stream.statistics(), stream.throughput()
         if stream.describe() == description:
-            return lineage_of(description, statistics, throughput)
+            return figures
 
 
 def lineage_of(description: StreamDescription, statistics: Statistics, throughput: Throughput) -> Lineage:

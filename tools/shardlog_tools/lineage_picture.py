@@ -33,6 +33,7 @@ _EVEN_PART: Final = 0.45
 
 _GAP: Final = 1.2
 _BAND_REACH: Final = 6.0
+_ROLL_OVER_PART: Final = 0.3
 _DIGIT_WIDTH: Final = 6.4
 _TICKS_MAX: Final = 9
 _TRIMMED_PART_MAX: Final = 0.15
@@ -44,6 +45,10 @@ _TICK_STEPS: Final = tuple(
 )
 
 _HEAT: Final = ((0.0, (226, 237, 243)), (0.35, (253, 219, 145)), (0.7, (243, 132, 61)), (1.0, (178, 24, 43)))
+_HEAT_EXPONENT: Final = 0.6
+"""Below 1, so that shards stand out that take a fifth of what the busiest one took, which is how splits leave them."""
+
+_DARK_PART: Final = 0.8
 _INK: Final = "#1f2933"
 _FAINT: Final = "#6b7682"
 _GREY: Final = "#d5d9de"
@@ -151,7 +156,7 @@ class _Picture:
         return _LEFT + part * (_WIDTH - _LEFT - _RIGHT)
 
     def _colour(self, rate: float) -> str:
-        part = min(max(rate / self._rate_max, 0.0), 1.0)
+        part = min(max(rate / self._rate_max, 0.0), 1.0) ** _HEAT_EXPONENT
         for (low, below), (high, above) in pairwise(_HEAT):
             if part <= high:
                 mixed = (part - low) / (high - low)
@@ -193,6 +198,9 @@ class _Picture:
         yield f'<rect x="{right - 150:g}" y="{y - 10:g}" width="150" height="12" rx="2" fill="url(#heat)"/>'
         yield f'<text class="faint" text-anchor="end" x="{right - 158:g}" y="{y:g}">records taken per second: 0</text>'
         yield f'<text class="faint" x="{right + 8:g}" y="{y:g}">{rate_words(self._rate_max)}</text>'
+        middle = rate_words(self._rate_max * 0.5 ** (1 / _HEAT_EXPONENT))
+        yield f'<path d="M{right - 75:g} {y - 13:g}v3" stroke="{_FAINT}"/>'
+        yield f'<text class="faint" text-anchor="middle" x="{right - 75:g}" y="{y - 16:g}">{middle}</text>'
 
     def _hash_axis(self) -> Iterator[str]:
         middle = _TOP + self._lanes_height / 2
@@ -260,7 +268,8 @@ class _Picture:
         yield f'<text class="faint" x="{_LEFT:g}" y="{y:g}">{_FOOTNOTE}</text>'
 
     def _lane_text(self, lane: _Lane) -> Iterator[str]:
-        room = lane.width - 2 * lane.reach - 6
+        x = max(lane.left + lane.reach, self._horizon_x()) + 4
+        room = lane.right - lane.reach - 2 - x
         if lane.height < 11:
             return
         number, count = lane.node.number, f"{lane.node.statistics.records:,}"
@@ -268,11 +277,8 @@ class _Picture:
         if words is None:
             return
         rate = lane.node.average.records_per_second if lane.node.average is not None else 0.0
-        shown_from = max(lane.left, self._horizon_x())
-        is_dark = rate > 0.8 * self._rate_max and shown_from <= lane.left
-        style = ' class="light"' if is_dark else ""
-        x, y = lane.left + lane.reach + 4, lane.top + lane.height / 2 + 4
-        yield f'<text{style} x="{x:.1f}" y="{y:.1f}">{words}</text>'
+        style = ' class="light"' if rate > _DARK_PART * self._rate_max else ""
+        yield f'<text{style} x="{x:.1f}" y="{(lane.top + lane.bottom) / 2 + 4:.1f}">{words}</text>'
 
     def _horizon_x(self) -> float:
         horizon = self._lineage.horizon_time
@@ -304,7 +310,8 @@ _FOOTNOTE: Final = "a lane for each shard: as high as its hash range (narrow one
 
 def _band(parent: _Lane, child: _Lane, colour: str) -> str:
     """A split opens from the parent's middle to its children's whole height, a merge closes the other way round."""
-    left, right = parent.right - parent.reach, child.left + child.reach
+    part = _ROLL_OVER_PART if child.node.origin == "roll-over" else 1.0
+    left, right = parent.right - parent.reach * part, child.left + child.reach * part
     from_top, from_bottom = parent.top, parent.bottom
     to_top, to_bottom = child.top, child.bottom
     if child.node.origin == "split":

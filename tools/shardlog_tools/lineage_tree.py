@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from shardlog.model import HASH_RANGE_END
-from shardlog_tools.descriptions import bytes_words, hash_digits, hash_words, number_of, rate_words
+from shardlog_tools.descriptions import bytes_words, count_words, hash_digits, hash_words, number_of, rate_words
 from shardlog_tools.lineage import Lineage, Node, Place, drawing_order
 
 _BAR_CELLS: Final = 24
@@ -52,7 +52,8 @@ def tree_lines(lineage: Lineage) -> list[str]:
 def summary(lineage: Lineage) -> str:
     """The lineage in one line."""
     closed = len(lineage.nodes) - lineage.open_count
-    return f"{lineage.name}: {lineage.open_count} open and {closed} closed shards, {lineage.records:,} records"
+    words = count_words(closed, "closed shard")
+    return f"{lineage.name}: {lineage.open_count:,} open and {words}, {count_words(lineage.records, 'record')}"
 
 
 def _branch(place: Place) -> str:

@@ -1,22 +1,38 @@
 """`shardlog stat`: what a store holds, stream by stream.
 
 Owns the figures' presentation. They are taken stream by stream while others may append, so they need not belong to
-one moment. A stream that cannot be opened is listed with its error, and the exit status is 1.
+one moment. A stream that cannot be opened is listed with its error, and the exit status is 1. Throughput is read back
+from the log, whoever wrote it, and for one stream only: it takes longer than the other figures.
 """
 
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
-from typing import Any
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import shardlog
 from shardlog import ShardlogError
 from shardlog.format.checksum import IMPLEMENTATION
-from shardlog.model import Statistics, StreamDescription
+from shardlog.model import HotKey, Statistics, StreamDescription, Throughput
 from shardlog_tools.arguments import Subparsers, add_store_argument
-from shardlog_tools.descriptions import bytes_words, duration_words, stream_as_json, table
+from shardlog_tools.descriptions import (
+    bytes_words,
+    count_words,
+    duration_words,
+    number_of,
+    policy_words,
+    rate_words,
+    retention_words,
+    stream_as_json,
+    table,
+)
+from shardlog_tools.json_values import to_json
+from shardlog_tools.lineage import Lineage, figures_as_json, lineage_of, read_figures
 from shardlog_tools.output import DONE, FAILED, Output
+
+_KEY_CHARACTERS_MAX: Final = 60
 
 _HEADINGS = (
     "STREAM",
@@ -51,7 +67,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with shardlog.open(args.store, create=False, read_only=True) as store:
         if args.stream is not None:
             stream = store.stream(args.stream, args.label)
-            _show_stream(args.store, stream.describe(), stream.statistics(), output)
+            _show_stream(args.store, stream, output)
             return DONE
         return _show_store(args.store, store, output)
 
@@ -86,9 +102,18 @@ def _show_store(path: str, store: shardlog.Store, output: Output) -> int:
     return FAILED if failures else DONE
 
 
-def _show_stream(path: str, description: StreamDescription, statistics: Statistics, output: Output) -> None:
+def _show_stream(path: str, stream: shardlog.Stream, output: Output) -> None:
+    description, statistics, throughput = read_figures(stream)
+    lineage = lineage_of(description, statistics, throughput)
     if output.as_json:
-        output.object({"store": path, "checksum": IMPLEMENTATION, **_as_json(description, statistics)})
+        found = _as_json(description, statistics)
+        for shard, node in zip(found["shards"], lineage.nodes, strict=True):
+            shard |= figures_as_json(node)
+        hot_keys = [
+            {"shard": hot.shard_id, "key": json.loads(to_json(hot.key)), "share": round(hot.share, 4)}
+            for hot in throughput.hot_keys
+        ]
+        output.object({"store": path, "checksum": IMPLEMENTATION, **found, "hot_keys": hot_keys})
         return
     figures = (
         ("stream", description.name),
@@ -99,22 +124,43 @@ def _show_stream(path: str, description: StreamDescription, statistics: Statisti
         ("keys", ", ".join(description.key_names) if description.key_names else "not checked"),
         ("partition key", description.partition_key or "all keys together"),
         ("durability", description.durability),
-        ("retention", duration_words(description.retention)),
+        ("retention", retention_words(description)),
+        ("sharding", policy_words(description.sharding)),
         ("records", f"{statistics.records:,}"),
         ("from", _time_words(statistics.first_time)),
         ("to", _time_words(statistics.last_time)),
-        ("trim horizon", f"{statistics.trim_horizon:,}"),
+        ("trim horizon", f"{statistics.trim_horizon:,}{_age_words(statistics.first_time)}"),
         ("next sequence", f"{statistics.next_sequence:,}"),
         ("durable below", f"{statistics.durable_sequence:,}"),
         ("segments", f"{statistics.segments:,}"),
         ("on disk", bytes_words(statistics.bytes)),
         ("checksums", f"CRC-32C by {IMPLEMENTATION}"),
+        ("throughput", _throughput_words(throughput)),
+        *(("hot key", _hot_key_words(hot)) for hot in throughput.hot_keys),
     )
     for name, figure in figures:
         output.line(f"{name + ':':15}{figure}")
-    for shard in description.shards:
-        end = "open" if shard.end_sequence is None else f"closed at {shard.end_sequence}"
-        output.line(f"{'shard:':15}{shard.shard_id}  from {shard.first_sequence}  {end}")
+    _show_shards(lineage, output)
+
+
+def _show_shards(lineage: Lineage, output: Output) -> None:
+    rows: list[tuple[str, ...]] = [
+        (
+            node.shard.shard_id,
+            f"from {node.shard.first_sequence:,}",
+            count_words(node.statistics.records, "record"),
+            bytes_words(node.statistics.bytes),
+            rate_words(node.recent.records_per_second) if node.recent is not None else "-",
+            f"{bytes_words(node.recent.bytes_per_second)}/s" if node.recent is not None else "-",
+        )
+        for node in lineage.nodes
+        if node.is_open
+    ]
+    for line in table(rows) if rows else ():
+        output.line(f"{'shard:':15}{line}")
+    closed = len(lineage.nodes) - len(rows)
+    if closed:
+        output.line(f"{'closed shards:':15}{closed:,}; `shardlog shards` draws them")
 
 
 def _as_json(description: StreamDescription, statistics: Statistics) -> dict[str, Any]:
@@ -144,6 +190,27 @@ def _row(description: StreamDescription, statistics: Statistics) -> tuple[str, .
         description.durability,
         duration_words(description.retention),
     )
+
+
+def _throughput_words(throughput: Throughput) -> str:
+    rates = throughput.shards.values()
+    records, size = sum(rate.records_per_second for rate in rates), sum(rate.bytes_per_second for rate in rates)
+    measured = (datetime.now(UTC) - throughput.since).total_seconds()
+    return f"{rate_words(records)}, {bytes_words(size)}/s, over the last {measured:,.3g} s"
+
+
+def _hot_key_words(hot: HotKey) -> str:
+    key = to_json(hot.key)
+    if len(key) > _KEY_CHARACTERS_MAX:
+        key = key[: _KEY_CHARACTERS_MAX - 3] + "..."
+    return f"{key} takes {hot.share:.0%} of shard {number_of(hot.shard_id)}"
+
+
+def _age_words(first_time: datetime | None) -> str:
+    if first_time is None:
+        return ""
+    age = timedelta(seconds=max(0, round((datetime.now(UTC) - first_time).total_seconds())))
+    return f", the oldest record is {age} old"
 
 
 def _time_words(moment: datetime | None) -> str:

@@ -158,9 +158,9 @@ class Stream:
         """How much it and its shards hold, where it starts and ends, and what it takes on disk."""
         return self._open().statistics()
 
-    def throughput(self) -> Throughput:
-        """What the open shards took in the last minute, and the keys that dominate one; read back from the log."""
-        return recent_throughput(self._open())
+    def throughput(self, over: timedelta = timedelta(minutes=1)) -> Throughput:
+        """What the open shards took lately, and the keys that dominate one: read back from the last MiBs of the log."""
+        return recent_throughput(self._open(), over)
 
     @property
     def trim_horizon(self) -> int:

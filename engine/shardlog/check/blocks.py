@@ -36,7 +36,8 @@ from shardlog.format.commit import (
 from shardlog.format.control import Control, decode_controls
 from shardlog.format.segment import SparsePosition
 from shardlog.log.recovery import INDEX_STRIDE_BYTES, add_counts
-from shardlog.log.walk import Block, Span, Steps, find_block
+from shardlog.log.walk import PIECE_BYTES as WALK_PIECE_BYTES
+from shardlog.log.walk import Block, Span, Steps, find_block, is_zero
 
 PIECE_BYTES: Final = 1 << 20
 
@@ -79,6 +80,8 @@ class BlockScan:
         self.open_shards: frozenset[int] | None = None
         self.take_controls: TakeControls | None = None
         self.deep: DeepCheck | None = None
+        self.may_end_in_zeros = False
+        """Nobody tells where the segment ends: zeros to the end of the span are no damage."""
         self.is_damaged = False
         self.footer: Block | None = None
         """The footer that it came to."""
@@ -88,13 +91,13 @@ class BlockScan:
 
     def run(self) -> None:
         """Step to the end of the span, or to a footer."""
-        end = self._span.end
         is_plain = False
-        while self.offset < end and self.footer is None:
+        while self.offset < self._span.end and self.footer is None:
+            end = self._span.end
             if is_plain and self.deep is None and self.open_shards is not None:
                 buffer = self._file.pread(min(PIECE_BYTES, end - self.offset), self.offset)
                 start = self.offset
-                while self._take_plain(buffer, start):
+                while self.open_shards is not None and self._take_plain(buffer, start, self.open_shards):
                     position = self.offset - start
                     header = decode_header(buffer, position, self.offset, self._span.seed)
                     assert header is not None
@@ -103,18 +106,17 @@ class BlockScan:
                     continue  # what is left of the piece may be the first half of a commit
             is_plain = self._take_by_definition()
 
-    def _take_plain(self, buffer: bytes, start: int) -> bool:
+    def _take_plain(self, buffer: bytes, start: int, shards: frozenset[int]) -> bool:
         """Take the plainly sound commits of a buffer that starts at offset `start`, from `offset` on.
 
         True: the commit at `offset` is whole and sound but for its batches, which need a closer look. Written out,
         because it runs once per commit: each name below is a local.
         """
-        seed, size, shards = self._span.seed, len(buffer), self.open_shards
+        seed, size = self._span.seed, len(buffer)
         previous, sequence, records, timestamp = self.last_crc, self.next_sequence, self.records, self.timestamp_us
         counts, indexed = self.counts, self.rows[-1][1] if self.rows else -INDEX_STRIDE_BYTES
         position = self.offset - start
         needs_look = False
-        assert shards is not None
         while position + HEADER_BYTES <= size:
             magic, kind, length, batch_count, record_count, reserved, first, durable, before, time_us, chain, crc = (
                 _HEADER.unpack_from(buffer, position)
@@ -177,11 +179,22 @@ class BlockScan:
 
     def _skip(self, reason: str) -> None:
         """Go on at the next block that checks out, if there is one."""
+        if self.may_end_in_zeros and self._is_zero_from(self.offset):
+            self._span = replace(self._span, end=self.offset)
+            return
         found = find_block(self._file, self.offset + ALIGNMENT, self._span.end, self._span.seed, self.next_sequence)
         end = found.offset if found else self._span.end
         next_sequence = max(found.first_sequence if found else self._span.end_sequence, self.next_sequence)
         self._damaged("block-damaged", self.offset, end, (self.next_sequence, next_sequence), reason)
         self.offset, self.next_sequence, self.last_crc, self.records = end, next_sequence, None, None
+
+    def _is_zero_from(self, offset: int) -> bool:
+        end = self._span.end
+        while offset < end and (piece := self._file.pread(min(WALK_PIECE_BYTES, end - offset), offset)):
+            if not is_zero(piece):
+                return False
+            offset += len(piece)
+        return True
 
     def _take(self, block: Block) -> bool:
         """Take a block whose header is sound; whether its batches are, too."""

@@ -21,7 +21,7 @@ from shardlog.files.protocol import File
 from shardlog.format import values
 from shardlog.format.checksum import crc32c_independent
 from shardlog.format.commit import CONTROL_SHARD, ENTRY_BYTES, HEADER_BYTES, Batch, CommitHeader
-from shardlog.format.record import BatchContext, Record, StoredBatch
+from shardlog.format.record import BatchContext, Row, StoredBatch
 from shardlog.model import EVENT_CODES, EVENT_NAMES, INSERT, REMOVE
 from shardlog.stream.append import Router, check_rows
 from shardlog.stream.state import StreamState

@@ -58,8 +58,8 @@ _TABLE: Final = (
     Code("segment-foreign", "error", "a segment of another stream, or a second copy of one",
          "the file goes to lost+found"),
     Code("segment-disorder", "error", "ids or first sequence numbers of the segments do not grow", _SALVAGE),
-    Code("header-damaged", "error", "a segment header is not what was written",
-         f"{_REWRITE} if one flipped bit explains it, else {_GAP}", loses_records=True),
+    Code("header-flipped", "error", "one bit of a segment header, or its padding, is not what was written", _REWRITE),
+    Code("header-damaged", "error", "a segment header is not what was written", _GAP, loses_records=True),
     Code("block-damaged", "error", "bytes where a commit should be do not check out", _GAP, loses_records=True),
     Code("batch-damaged", "error", "the body of a batch is not what was written", _GAP, loses_records=True),
     Code("batch-undecodable", "error", "a checksum is right, and the records do not decode", _GAP, loses_records=True),
@@ -135,6 +135,8 @@ class StreamFacts:
     in_use: bool
     last_is_damaged: bool
     """Opening it to write would raise CorruptLog."""
+    misnamed: tuple[tuple[str, str], ...] = ()
+    """Names of segment files, and the names that their headers tell."""
 
 
 @dataclass(frozen=True, slots=True)

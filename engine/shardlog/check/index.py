@@ -14,7 +14,7 @@ import lmdb
 import lmdb.verify
 
 from shardlog.check.blocks import row_of
-from shardlog.check.lineage import Lineage
+from shardlog.check.lineage import Lineage, counts_of
 from shardlog.check.segments import End, Passed, Place
 from shardlog.check.subject import Subject
 from shardlog.errors import ShardlogError
@@ -62,7 +62,7 @@ def _differing(index: Index, places: list[Place], passed: Passed, lineage: Linea
             told["the tail's next number"] = (tail.next_sequence, passed.next_sequence)
     if lineage.is_complete:
         state = decode_state(index.state()[0]).state
-        told |= {"the state": (state, lineage.state), "counts": (index.counts(), lineage.counts)}
+        told |= {"the state": (state, lineage.state), "counts": (counts_of(state, index.counts()), lineage.counts)}
         producers = {name: index.producer_position(name) for name in lineage.producers}
         told["producers"] = (producers, lineage.producers)
     return [name for name, (found, expected) in told.items() if found != expected]

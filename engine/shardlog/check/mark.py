@@ -164,7 +164,7 @@ def check_mark(subject: Subject, mark: Mark, header: SegmentHeader, passed: Pass
         return
     start, crc, first = header.header_bytes, header.crc, header.first_sequence
     for first_sequence, offset, _, _ in passed.rows:
-        if offset <= mark.offset:
+        if offset < mark.offset:
             start, crc, first = offset, -1, first_sequence
     file = subject.files.open_to_read(place.path)
     try:

@@ -11,9 +11,11 @@ from typing import Final
 
 from shardlog.check.blocks import BlockScan, PositionRow, row_of
 from shardlog.check.lineage import Lineage
+from shardlog.check.mending import mended_header
 from shardlog.check.subject import Subject
 from shardlog.errors import CorruptLog, ShardlogError, StorageFailed, UnsupportedVersion
 from shardlog.files.protocol import File, Files
+from shardlog.format import names
 from shardlog.format.commit import FOOTER, HEADER_BYTES, decode_header, padded, seed_of
 from shardlog.format.segment import TRAILER_BYTES, Footer, SegmentHeader, decode_footer, decode_trailer
 from shardlog.log.segments import read_segment_header
@@ -32,16 +34,22 @@ class Place:
     header: SegmentHeader | None = None
     problem: tuple[str, str] | None = None
     """Code and message."""
+    true_name: str | None = None
+    """The name that the header tells, where that is another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a segment's blocks end. `last_crc` None: nobody tells. `is_sealed`: a footer must follow."""
+    """Where a segment's blocks end. `last_crc` None: nobody tells.
+
+    `is_sealed`: a footer must follow. `is_open`: nobody tells the end either, so zeros up to there are none of it.
+    """
 
     offset: int
     next_sequence: int
     last_crc: int | None
     is_sealed: bool
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Passed:
 
 
 def read_header(files: Files, place: Place, stream_uuid: bytes | None) -> None:
-    """Read a segment's header into its place. Raises StorageFailed where the disk refuses."""
+    """Read a segment's header into its place, put right if one bit is wrong. Raises StorageFailed."""
     try:
         file = files.open_to_read(place.path)
     except FileNotFoundError:
@@ -67,17 +75,16 @@ def read_header(files: Files, place: Place, stream_uuid: bytes | None) -> None:
     try:
         header = read_segment_header(file)
     except CorruptLog as error:
-        place.problem = ("header-damaged", str(error))
+        place.header = mended_header(file, place.first_sequence, place.segment_id)
+        place.problem = ("header-damaged" if place.header is None else "header-flipped", str(error))
     except UnsupportedVersion as error:
         place.problem = ("version-unsupported", str(error))
     else:
         if stream_uuid is not None and header.stream_uuid != stream_uuid:
             place.problem = ("segment-foreign", f"it belongs to the stream of uuid {header.stream_uuid.hex()}")
         elif (header.first_sequence, header.segment_id) != (place.first_sequence, place.segment_id):
-            place.problem = (
-                "segment-misnamed",
-                f"its header is that of segment {header.segment_id:08x} from {header.first_sequence}",
-            )
+            place.true_name = names.segment_name(header.first_sequence, header.segment_id)
+            place.problem = ("segment-misnamed", f"its header is that of {place.true_name}")
         else:
             place.header = header
     finally:
@@ -92,12 +99,16 @@ def end_of(files: Files, place: Place, successor: Place, stream_uuid: bytes) -> 
     return own_end(files, place, successor.first_sequence, stream_uuid)
 
 
-def own_end(files: Files, place: Place, next_sequence: int, stream_uuid: bytes) -> End:
-    """Where a segment ends by its own account: its footer, or else the end of what was written to it."""
+def own_end(files: Files, place: Place, next_sequence: int | None, stream_uuid: bytes) -> End:
+    """Where a segment ends by its own account: its footer, or else the end of what was written to it.
+
+    `next_sequence` is that of its successor, None where there is none.
+    """
+    if_unknown = place.first_sequence if next_sequence is None else next_sequence
     try:
         file = files.open_to_read(place.path)
     except FileNotFoundError:
-        return End(0, next_sequence, None, True)
+        return End(0, if_unknown, None, True)
     try:
         offset = decode_trailer(file.pread(TRAILER_BYTES, max(0, file.size() - TRAILER_BYTES)), place.segment_id)
         footer = decode_header(file.pread(HEADER_BYTES, offset), 0, offset, seed_of(stream_uuid, place.segment_id))
@@ -105,7 +116,7 @@ def own_end(files: Files, place: Place, next_sequence: int, stream_uuid: bytes) 
             raise CorruptLog("the trailer does not point to a footer")
         return End(offset, footer.first_sequence, footer.previous_crc, True)
     except (CorruptLog, UnsupportedVersion):
-        return End(file.data_end(), next_sequence, None, True)
+        return End(file.data_end(), if_unknown, None, next_sequence is not None, is_open=True)
     finally:
         file.close()
 
@@ -134,6 +145,8 @@ def _check_open_segment(subject: Subject, place: Place, end: End, lineage: Linea
     if header is not None:
         span = Span(header.header_bytes, end.offset, seed, header.crc, place.first_sequence, end.next_sequence)
         lineage.enter(place.path, header)
+        if place.problem is not None:
+            _add_header_problem(subject, place, place.problem, header.header_bytes, place.first_sequence)
     else:
         found = find_block(file, _MAGIC_AND_MORE, end.offset, seed, place.first_sequence)
         if found is not None and found.type == FOOTER:
@@ -145,6 +158,7 @@ def _check_open_segment(subject: Subject, place: Place, end: End, lineage: Linea
     scan = BlockScan(subject, file, place.path, place.segment_id, span)
     if header is not None:
         scan.records, scan.timestamp_us = header.records_before, header.timestamp_before_us
+    scan.may_end_in_zeros = end.is_open
     lineage.follow(scan, file)
     scan.run()
     lineage.leave(scan)

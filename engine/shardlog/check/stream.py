@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from shardlog.check.continuity import check_end, check_first, check_join
 from shardlog.check.findings import Finding, StreamFacts
 from shardlog.check.index import check_live_index, check_unused_index
@@ -10,8 +12,9 @@ from shardlog.check.lineage import Lineage
 from shardlog.check.mark import LogEndFacts, check_mark, check_tail, check_unpublished, find_end, read_mark
 from shardlog.check.segments import End, Passed, Place, check_segment, end_of, own_end, read_header
 from shardlog.check.subject import Subject, examined
-from shardlog.errors import StorageFailed, StoreLocked
+from shardlog.errors import CorruptLog, StorageFailed, StoreLocked
 from shardlog.format.mark import Mark
+from shardlog.stream.state import StreamState, decode_state
 
 
 def check_stream(subject: Subject, lock_timeout: float) -> StreamFacts:
@@ -35,7 +38,11 @@ def _check_held(subject: Subject) -> StreamFacts:
         check.run(unsynced)
     judged = check.facts.judged if check.facts else None
     return StreamFacts(
-        subject.path, check.store_uuid, subject.live is not None, check.facts is None or bool(judged and judged.damage)
+        subject.path,
+        check.store_uuid,
+        subject.live is not None,
+        check.facts is None or bool(judged and judged.damage),
+        tuple((os.path.basename(place.path), place.true_name) for place in places if place.true_name is not None),
     )
 
 
@@ -55,8 +62,8 @@ class StreamCheck:
         """All phases from the segments on."""
         subject = self._subject
         self.facts = find_end(subject, self._places, self._mark)
-        self._find_uuids()
-        state = self.facts.state if self.facts else None
+        newest = self._find_uuids()
+        state = self.facts.state if self.facts else newest
         if state is not None:
             subject.gaps = state.gaps
             _check_name(subject, state.name, state.label)
@@ -77,13 +84,17 @@ class StreamCheck:
         if subject.live is not None:
             self._forget_expired()
 
-    def _find_uuids(self) -> None:
-        """The stream's uuid: that of the newest header that can be read and has its right name."""
+    def _find_uuids(self) -> StreamState | None:
+        """Take the uuids from the newest header that can be read (and has its right name), and return its state."""
         for place in reversed(self._places):
             read_header(self._subject.files, place, None)
             if place.header is not None:
                 self._stream_uuid, self.store_uuid = place.header.stream_uuid, place.header.store_uuid
-                return
+                try:
+                    return decode_state(place.header.snapshot).state
+                except CorruptLog:
+                    return None
+        return None
 
     def _drop_expired(self, horizon: int) -> None:
         """Segments behind the horizon are nobody's business any more."""
@@ -116,7 +127,7 @@ class StreamCheck:
     def _end_of_last(self, place: Place, stream_uuid: bytes) -> End:
         if self.facts is not None and self.facts.last_id == place.segment_id:
             return self.facts.end
-        return own_end(self._subject.files, place, place.first_sequence, stream_uuid)
+        return own_end(self._subject.files, place, None, stream_uuid)
 
     def _check_end(self, last: Passed, unsynced: bool) -> None:
         subject, facts, mark = self._subject, self.facts, self._mark

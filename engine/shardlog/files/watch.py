@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from shardlog.files.posix import translated
+
 _IN_MODIFY: Final = 0x2
 _IN_NONBLOCK: Final = os.O_NONBLOCK
 _IN_CLOEXEC: Final = os.O_CLOEXEC
@@ -91,7 +93,8 @@ class Watch:
         self._thread = None
 
     def _start(self) -> None:
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        with translated("watch", self._path):
+            self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         descriptor = _inotify(self._path)
         if descriptor < 0:
             _log.warning("inotify cannot watch %s; looking at it every %d ms instead", self._path, _POLL_MS)

@@ -67,7 +67,9 @@ class Record(msgspec.Struct, gc=False, eq=False):
         """INSERT, MODIFY or REMOVE."""
         row = self._row
         if type(row) is msgspec.Raw:
-            event = EVENT_NAMES.get(memoryview(row)[1])  # the byte after the head of the row's array
+            content = memoryview(row)
+            # The byte after the head of the row's array.
+            event = EVENT_NAMES.get(content[1]) if len(content) > 1 else None
             if event is not None:
                 return event
         return EVENT_NAMES[self._decoded().code]

@@ -248,6 +248,7 @@ class IndexWrite:
     def __init__(self, transaction: lmdb.Transaction, translated: _Translated) -> None:
         self._transaction = transaction
         self._translated = translated
+        self._is_aborted = False
 
     def __enter__(self) -> Self:
         return self
@@ -255,11 +256,13 @@ class IndexWrite:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._transaction.abort()  # after a commit it does nothing
+        if not self.was_committed():
+            self.abort()
         self._translated.__exit__(kind, error, trace)
 
     def abort(self) -> None:
-        """Forget what was put; after a commit it does nothing."""
+        """Forget what was put."""
+        self._is_aborted = True
         self._transaction.abort()
 
     def tail(self) -> Tail:
@@ -352,11 +355,16 @@ class IndexWrite:
 
     def commit(self) -> None:
         """Publish what was put, to all processes at once."""
-        with self._translated:
+        try:
             self._transaction.commit()
+        except lmdb.Error as error:
+            self._is_aborted = True
+            self._translated.__exit__(type(error), error, None)
 
-    def is_finished(self) -> bool:
-        """Whether it was committed (or aborted): what an interrupted writer has to know."""
+    def was_committed(self) -> bool:
+        """Whether `commit` published: an interrupted writer has to know, wherever it was interrupted."""
+        if self._is_aborted:
+            return False
         try:
             self._transaction.id()
         except lmdb.Error:

@@ -108,14 +108,16 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
         _start_at_checkpoint(files, f"{log_path}/{segment_name(*segments[-1])}", end, mark.checkpoint)
     for index in range(first_scanned, len(segments)):
         first_sequence, segment_id = segments[index]
-        if index > first_scanned:
-            # Its header cannot be read: its blocks are found by searching for them.
-            end.offset, end.last_crc, end.positions, end.sealed = 0, -1, [], False
-            end.header = replace(end.header, first_sequence=first_sequence, segment_id=segment_id)
+        seed = seed_of(header.stream_uuid, segment_id)
         is_last = index == len(segments) - 1
         file = files.open_to_read(f"{log_path}/{segment_name(first_sequence, segment_id)}")
         try:
-            _Scan(file, end, seed_of(header.stream_uuid, segment_id), mark, is_last).run()
+            if index > first_scanned:
+                # Its header cannot be read: its blocks are found by searching for the first of them.
+                found = find_block(file, 0, file.data_end(), seed, end.next_sequence)
+                end.offset, end.last_crc, end.positions, end.sealed = found.offset if found else 0, -1, [], False
+                end.header = replace(end.header, first_sequence=first_sequence, segment_id=segment_id)
+            _Scan(file, end, seed, mark, is_last).run()
         finally:
             file.close()
     if mark and not any(segment_id >= mark.segment_id for _, segment_id in segments):
@@ -268,7 +270,7 @@ class _Scan:
             end.torn_end = nonzero_end if nonzero_end > stopped.offset else 0
             return False
         resumed = find_block(self._file, stopped.offset + 8, self._size, self._seed, stopped.first)
-        next_sequence = resumed.first_sequence if resumed else max(self._synced_sequence, stopped.next)
+        next_sequence = resumed.first_sequence if resumed else self._number_after(stopped, nonzero_end)
         path = segment_name(end.header.first_sequence, end.header.segment_id)
         end.damage.append(
             CorruptLog(
@@ -287,6 +289,16 @@ class _Scan:
         else:
             end.offset = max(self._synced_offset, nonzero_end)
         return resumed is not None
+
+    def _number_after(self, stopped: Damage, nonzero_end: int) -> int:
+        """A number above all that the bytes from `stopped` to `nonzero_end`, the last of the log, may have held.
+
+        Told by MARK or by a header that checks out; else a record takes a byte at least. A number too low would be used
+        again, and would hide the damage from readers.
+        """
+        is_header_known = stopped.next > stopped.first
+        told_end = max(self._synced_offset, stopped.end if is_header_known else stopped.offset)
+        return max(self._synced_sequence, stopped.next) + max(0, nonzero_end - told_end)
 
     def _witnesses(self, stopped: Damage, is_something_there: bool) -> list[str]:
         witnesses = []

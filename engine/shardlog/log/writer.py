@@ -50,7 +50,12 @@ class ActiveSegment:
 
     def cancel(self, offset: int) -> None:
         """Zero the header of a block whose commit failed and sync that, so that the block cannot reappear."""
-        self._file.pwrite(bytes(HEADER_BYTES), offset)
+        try:
+            self._file.pwrite(bytes(HEADER_BYTES), offset)
+        except StorageFull:
+            if any(self._file.pread(HEADER_BYTES, offset)):
+                raise
+            return  # a limit on the size of files, which kept the block out as well
         self._file.sync(Site.COMMIT_CANCELLED)
 
     def rewrite(self, start: int, end: int, site: Site) -> None:

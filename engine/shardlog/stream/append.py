@@ -174,7 +174,7 @@ def _are_right(rows: list[Row], options: StreamOptions) -> bool:
         key_of = itemgetter(*names)
         for code, keys, new, old in rows:
             key = key_of(keys)
-            if len(keys) != count:
+            if type(keys) is not dict or len(keys) != count:
                 return False
             if new is None:
                 if needs_new and code != REMOVE:

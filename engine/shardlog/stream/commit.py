@@ -159,24 +159,37 @@ class GroupCommit:
 
     def _commit(self, requests: list[Request], decide: Decide, may_use_reserve: bool) -> None:
         self._check_usable()
-        while True:
-            with self._index.write() as transaction:
-                tail = transaction.tail()
-                self._follow_state(transaction, tail, requests)
-                state = self.router.state
-                controls = decide(state, self._clock.wall_us())
-                is_refused = requests or any(record["kind"] not in _AFTER_CLOSING for record in controls)
-                if tail.flags & CLOSED and is_refused:
-                    raise StreamDisabled(f"stream {state.name} is disabled: it takes no more records")
-                plan = self._planner(transaction, tail).plan(requests, controls)
-                needed = len(plan.block)
-                fits = not self._roller.must_roll(tail, state.options, needed, may_use_reserve)
-                if plan.tail is not None and fits:
-                    self._write_and_publish(transaction, tail, plan)
-            if plan.tail is None or fits:
-                break
-            self._roll(partial(self._roller.must_roll, block_bytes=needed, may_use_reserve=may_use_reserve), needed)
-        self._acknowledge(plan)
+        attempt: tuple[IndexWrite, Plan] | None = None
+        try:
+            while True:
+                with self._index.write() as transaction:
+                    tail = transaction.tail()
+                    plan = self._plan(transaction, tail, requests, decide)
+                    must_roll = partial(
+                        self._roller.must_roll, block_bytes=len(plan.block), may_use_reserve=may_use_reserve
+                    )
+                    fits = plan.tail is None or not must_roll(tail, self.router.state.options)
+                    if plan.tail is not None and fits:
+                        attempt = transaction, plan
+                        self._write_and_publish(transaction, tail, plan)
+                if fits:
+                    break
+                self._roll(must_roll, len(plan.block))
+            self._acknowledge(plan)
+        except BaseException:
+            if attempt and attempt[0].was_committed():
+                self._acknowledge(attempt[1])  # interrupted, but published
+            raise
+
+    def _plan(self, transaction: IndexWrite, tail: Tail, requests: list[Request], decide: Decide) -> Plan:
+        self._follow_state(transaction, tail, requests)
+        state, now_us = self.router.state, self._clock.wall_us()
+        controls = decide(state, now_us)
+        is_refused = requests or any(record["kind"] not in _AFTER_CLOSING for record in controls)
+        if tail.flags & CLOSED and is_refused:
+            raise StreamDisabled(f"stream {state.name} is disabled: it takes no more records")
+        seed = self._roller.active(tail).seed
+        return Planner(transaction, tail, state, seed, now_us).plan(requests, controls)
 
     def _roll(self, is_due: Callable[[Tail, StreamOptions], bool], needed: int = 0) -> None:
         try:
@@ -184,10 +197,6 @@ class GroupCommit:
         except StorageFailed as error:
             self._poison = error
             raise
-
-    def _planner(self, transaction: IndexWrite, tail: Tail) -> Planner:
-        seed = self._roller.active(tail).seed
-        return Planner(transaction, tail, self.router.state, seed, self._clock.wall_us())
 
     def _follow_state(self, transaction: IndexWrite, tail: Tail, requests: list[Request]) -> None:
         """Take up the state that another process committed, and route again what was routed by an older one."""
@@ -211,11 +220,9 @@ class GroupCommit:
                 segment.sync(Site.COMMIT)
             transaction.commit()
         except BaseException as error:
-            if transaction.is_finished() and not isinstance(error, ShardlogError):
-                self._acknowledge(plan)  # interrupted, but published
-                raise
-            transaction.abort()
-            self._withdraw(before, plan, sync_failed=is_written and isinstance(error, StorageFailed))
+            if not transaction.was_committed():
+                transaction.abort()
+                self._withdraw(before, plan, sync_failed=is_written and isinstance(error, StorageFailed))
             raise
 
     @staticmethod
@@ -233,21 +240,23 @@ class GroupCommit:
     def _withdraw(self, before: Tail, plan: Plan, sync_failed: bool) -> None:
         """Make sure that a block which was not published cannot reappear, unless somebody has appended in its place."""
         assert plan.tail is not None
+        if sync_failed:
+            self._poison = StorageFailed("the outcome of the last commit is unknown")
         try:
             with self._index.write() as transaction:
-                if transaction.tail().commits != before.commits:
+                tail = transaction.tail()  # not `before`: somebody may have begun to roll meanwhile
+                if tail.commits != before.commits:
                     return
                 if not sync_failed:
                     self._roller.active(before).cancel(before.offset)
                     return
-                self._poison = StorageFailed("the outcome of the last commit is unknown")
                 with suppress(ShardlogError):
                     self._roller.active(before).write(bytes(HEADER_BYTES), before.offset)
                 transaction.put_tail(
-                    before._replace(
-                        flags=before.flags | MUST_ROLL,
+                    tail._replace(
+                        flags=tail.flags | MUST_ROLL,
                         next_sequence=plan.tail.next_sequence,
-                        commits=before.commits + 1,
+                        commits=tail.commits + 1,
                     )
                 )
                 transaction.commit()

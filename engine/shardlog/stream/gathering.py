@@ -3,6 +3,10 @@
 The first to come leads: it takes all that is queued, up to 64 MiB, and commits it; what comes meanwhile waits. When the
 commit is done, those in it are woken, and the first that came since leads next. So a thread sleeps until its own
 requests have their outcome or it is its turn to lead, and nobody is woken to find that there is nothing to do.
+
+Ctrl-C may strike between any two steps, and who is interrupted must not leave a queue that waits for it for ever. So
+whoever comes ends with `_leave`, however it ends. Each step moves a ticket by adding it to where it goes before taking it
+from where it was, and `_leave` can be taken again from the start at any of its own steps.
 """
 
 from __future__ import annotations
@@ -16,20 +20,26 @@ from shardlog.stream.append import Request
 
 
 class _Ticket:
-    """Requests of one caller, and what it sleeps on."""
+    """Requests of one caller, what it sleeps on, and (when it leads) the tickets that it commits."""
 
-    __slots__ = ("leads", "requests", "size", "wake")
+    __slots__ = ("has_left", "requests", "size", "taken", "wake")
 
     def __init__(self, requests: list[Request]) -> None:
         self.requests = requests
         self.size = sum(request.body_bytes for request in requests)
-        self.leads = False
+        self.taken: list[_Ticket] = []
+        self.has_left = False
         self.wake = threading.Lock()
         self.wake.acquire()
 
     @property
     def is_done(self) -> bool:
         return all(request.is_done for request in self.requests)
+
+    def rouse(self) -> None:
+        """Wake whoever sleeps on it; twice is harmless."""
+        if self.wake.locked():
+            self.wake.release()
 
 
 class Gathering:
@@ -39,65 +49,61 @@ class Gathering:
         self._commit = commit
         self._pending: deque[_Ticket] = deque()
         self._mutex = threading.Lock()
-        self._is_led = False
+        self._leader: _Ticket | None = None
+        """Who commits now. None only while nobody is pending."""
 
     def submit(self, requests: list[Request]) -> None:
         """Have requests committed, by this thread or another; returns when they have their outcomes."""
         ticket = _Ticket(requests)
-        with self._mutex:
-            self._pending.append(ticket)
-            ticket.leads = not self._is_led
-            self._is_led = True
-        if not ticket.leads:
-            self._sleep(ticket)
-        if ticket.leads:
-            self._lead(ticket)
+        try:
+            with self._mutex:
+                self._pending.append(ticket)
+                if self._leader is None:
+                    self._leader = ticket
+            while self._leader is not ticket and not ticket.is_done:
+                ticket.wake.acquire()
+                with self._mutex:
+                    pass  # who rouses us holds it until all is handed over
+            if self._leader is ticket:
+                self._take(ticket)
+                self._commit([request for taken in ticket.taken for request in taken.requests])
+        finally:
+            try:
+                self._leave(ticket)
+            except BaseException:
+                self._leave(ticket)
+                raise
 
     def abandon(self) -> None:
         """Forget everything, in a forked child."""
         self._pending.clear()
         self._mutex = threading.Lock()
-        self._is_led = False
+        self._leader = None
 
-    def _sleep(self, ticket: _Ticket) -> None:
-        try:
-            ticket.wake.acquire()
-        except BaseException:  # interrupted: leave the queue, and do not take the lead along
-            with self._mutex:
-                if ticket in self._pending:
-                    self._pending.remove(ticket)
-            if ticket.leads:
-                self._pass_on()
-            raise
-
-    def _lead(self, own: _Ticket) -> None:
-        taken: list[_Ticket] = []
-        try:
-            self._take(taken)
-            self._commit([request for ticket in taken for request in ticket.requests])
-        finally:
-            # An interrupted commit leaves requests without outcome: they wait for the next leader, but for our own.
-            undone = [ticket for ticket in taken if not ticket.is_done and ticket is not own]
-            with self._mutex:
-                self._pending.extendleft(reversed(undone))
-            for ticket in taken:
-                if ticket is not own and ticket not in undone:
-                    ticket.wake.release()
-            self._pass_on()
-
-    def _take(self, taken: list[_Ticket]) -> None:
+    def _take(self, leader: _Ticket) -> None:
         size = 0
         with self._mutex:
-            while self._pending and (not taken or size + self._pending[0].size <= APPEND_BYTES_MAX):
-                ticket = self._pending.popleft()
-                size += ticket.size
-                taken.append(ticket)
+            while self._pending and (not leader.taken or size + self._pending[0].size <= APPEND_BYTES_MAX):
+                leader.taken.append(self._pending[0])
+                size += self._pending[0].size
+                self._pending.popleft()
 
-    def _pass_on(self) -> None:
+    def _leave(self, own: _Ticket) -> None:
+        """Leave the queue; who leads hands the lead on, and what an interrupted commit left without outcome with it."""
+        if own.is_done and self._leader is not own:
+            return
+        own.has_left = True
         with self._mutex:
-            if not self._pending:
-                self._is_led = False
+            if own in self._pending:
+                self._pending.remove(own)
+            if self._leader is not own:
                 return
-            successor = self._pending[0]
-            successor.leads = True
-        successor.wake.release()
+            for ticket in reversed(own.taken):
+                if ticket.is_done:
+                    ticket.rouse()
+                elif not ticket.has_left and ticket not in self._pending:
+                    self._pending.appendleft(ticket)
+            successor = self._pending[0] if self._pending else None
+            if successor is not None:
+                successor.rouse()
+            self._leader = successor

@@ -26,7 +26,6 @@ KEYS_MAX: Final = 8192
 BUCKETS: Final = 64
 HOT_KEY_SHARE: Final = 0.5
 """A key that takes more than this share of a shard cannot be helped by splitting."""
-MEASURED: Final = timedelta(minutes=1)
 MEASURED_MIN: Final = timedelta(milliseconds=10)
 
 
@@ -50,13 +49,13 @@ def recent_keys(stream: OpenStream, shard: Shard, since_us: int = 0) -> list[obj
     return _thinned_keys(latest or records, stream.commits.options.partition_key)
 
 
-def recent_throughput(stream: OpenStream) -> Throughput:
-    """What the open shards took in the last minute, or in the last MiBs of the log where those took less time."""
+def recent_throughput(stream: OpenStream, over: timedelta) -> Throughput:
+    """What the open shards took in the last time, or in the last MiBs of the log where those took less time."""
     tail = stream.tail()
     now_us = stream.clock.wall_us()
     state = stream.state()
     start = max(stream.sequence_before_bytes(LOOK_BACK_BYTES), tail.trim_horizon)
-    since_us = now_us - MEASURED // MICROSECOND
+    since_us = now_us - over // MICROSECOND
     seen_from_us = state.created_us if start == 1 else None
     taken: dict[str, list[Record]] = defaultdict(list)
     body_bytes: Counter[str] = Counter()

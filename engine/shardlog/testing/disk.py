@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from shardlog.testing.images import DIGEST_BYTES, content_digest
+from shardlog.testing.images import content_digest
 from shardlog.testing.operations import (
     Allocated,
     Created,
@@ -97,12 +97,16 @@ class _Node:
     """Contents and their digests by the choices that led to them."""
 
 
+_Tree = tuple[dict[str, bytes | None], list[tuple[str, _Node]]]
+
+
 class Disk:
     """The disk after some operations of a recording."""
 
     def __init__(self, base: Image) -> None:
         self._nodes: list[_Node] = [_Node(None)]
         self._handles: dict[int, int] = {}
+        self._trees: dict[tuple[Fate, ...], _Tree] = {}
         self._index = 0
         for path in sorted(base):
             if path:
@@ -122,6 +126,7 @@ class Disk:
                 if handle in self._handles:
                     _settle(self._nodes[self._handles[handle]], outcome)
             case DirectorySynced(path, _, outcome):
+                self._trees.clear()
                 found = self._find(path)
                 if found is not None:
                     _settle(self._nodes[found], outcome)
@@ -141,24 +146,37 @@ class Disk:
 
     def image(self, choices: Mapping[int, Fate], otherwise: Fate) -> DiskState:
         """The disk when each pending change meets its fate: the chosen one, or `otherwise`."""
-        image: dict[str, bytes | None] = {}
-        digests: list[bytes] = []
+        directories, files = self._tree(choices, otherwise)
+        image = dict(directories)
+        digests = [directory.encode() for directory in directories]
+        for path, node in files:
+            content, digest = _content_of(node, choices, otherwise)
+            image[path] = content
+            digests.append(path.encode() + b"\0" + digest)
+        return DiskState(image, content_digest(b"\n".join(digests)))
 
-        def visit(number: int, path: str) -> None:
-            node = self._nodes[number]
-            if node.content is not None:
-                content, digest = _content_of(node, choices, otherwise)
-                image[path] = content
-                digests.append(path.encode() + b"\0" + digest)
-                return
-            image[path] = None
-            digests.append(path.encode())
-            prefix = path + "/" if path else ""
-            for name, child in sorted(_names_of(node, choices, otherwise).items()):
-                visit(child, prefix + name)
+    def _tree(self, choices: Mapping[int, Fate], otherwise: Fate) -> _Tree:
+        """Where everything is; remembered while no name changes."""
+        fates = tuple(
+            _fate(change, choices, otherwise) for node in self._nodes if node.content is None for change in node.changes
+        )
+        tree = self._trees.get(fates)
+        if tree is None:
+            directories: dict[str, bytes | None] = {}
+            files: list[tuple[str, _Node]] = []
 
-        visit(_ROOT, "")
-        return DiskState(image, content_digest(b"\n".join(digests))[:DIGEST_BYTES])
+            def visit(node: _Node, path: str) -> None:
+                if node.content is not None:
+                    files.append((path, node))
+                    return
+                directories[path] = None
+                prefix = path + "/" if path else ""
+                for name, child in sorted(_names_of(node, choices, otherwise).items()):
+                    visit(self._nodes[child], prefix + name)
+
+            visit(self._nodes[_ROOT], "")
+            tree = self._trees[fates] = (directories, files)
+        return tree
 
     def _new_node(self, content: bytes | None) -> int:
         self._nodes.append(_Node(content))
@@ -208,6 +226,7 @@ class Disk:
 
     def _name(self, directory: _Node, names: Mapping[str, int | None]) -> None:
         directory.changes.append(_Change(self._index, names, (ABSENT, WHOLE)))
+        self._trees.clear()
 
 
 def _settle(node: _Node, outcome: Outcome) -> None:

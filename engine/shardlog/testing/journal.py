@@ -133,6 +133,11 @@ class Journal:
         assert self._store is not None
         return self._store
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is open."""
+        return self._store is not None
+
     def open(self) -> None:
         """Open the store, or create it."""
         self._store = open_store(self.path, True, False, self._surroundings)
@@ -170,7 +175,7 @@ class Journal:
 
     def create(self, name: str, *, durability: Durability = "fsync", **options: Any) -> StreamKey:
         """Create a stream."""
-        self._mark(Creating(name))
+        self._mark(Creating(name, durability))
         stream = self.store.create_stream(name, durability=durability, **options)
         key = StreamKey(name, stream.label)
         self._mark(Created(key, durability, look_of(stream)))
@@ -267,7 +272,7 @@ class Journal:
             if not name.endswith(".torn.json") or f"{lost}/{name}" in self._set_aside:
                 continue
             self._set_aside.add(f"{lost}/{name}")
-            fields = json.loads(self._content(f"{lost}/{name}"))
+            fields = _manifest(self._content(f"{lost}/{name}"))
             file = f"{directory}/{names.LOST_AND_FOUND}/{fields['file']}"
             if not self.files.exists(f"{self._root}/{file}"):
                 continue  # the power failed before the names were synced, so the bytes were still in their place
@@ -280,6 +285,14 @@ class Journal:
             return file.pread(file.size(), 0)
         finally:
             file.close()
+
+
+def _manifest(content: bytes) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads(content)
+    except ValueError as error:
+        raise AssertionError(f"a manifest in lost+found is not what was written: {error}") from error
+    return fields
 
 
 def _rows_of(appending: Appending) -> dict[str, tuple[StreamKey, int, int, Change]]:

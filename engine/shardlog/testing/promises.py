@@ -48,6 +48,7 @@ class Creating:
     """A stream of this name is about to be created."""
 
     name: str
+    durability: Durability
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class Promises:
     def __init__(self) -> None:
         self.streams: dict[StreamKey, StreamPromise] = {}
         self.appends: dict[int, AppendPromise] = {}
-        self.creating: set[str] = set()
+        self.creating: dict[str, Durability] = {}
         self.set_aside: list[SetAside] = []
         self._paths: dict[int, str] = {}
         self._rolling: dict[StreamKey, list[int]] = {}
@@ -219,10 +220,10 @@ class Promises:
 
     def _take_mark(self, mark: object) -> None:
         match mark:
-            case Creating(name):
-                self.creating.add(name)
+            case Creating(name, durability):
+                self.creating[name] = durability
             case Created(stream, durability, look):
-                self.creating.discard(stream.name)
+                self.creating.pop(stream.name, None)
                 self.streams[stream] = StreamPromise(durability, look)
             case Appending(stream, append, changes, producer, position):
                 self.appends[append] = AppendPromise(
@@ -267,7 +268,9 @@ class Promises:
         stream.given.update((given.sequence, given) for given in append.numbers)
 
     def _see(self, seen: Seen) -> None:
-        stream = self.streams.setdefault(seen.stream, StreamPromise("fsync"))
+        # Its creator may have been killed before it could tell.
+        durability = self.creating.get(seen.stream.name, "fsync")
+        stream = self.streams.setdefault(seen.stream, StreamPromise(durability))
         stream.given.update((number.sequence, number) for number in seen.numbers)
         shown: dict[int, list[Number]] = {}
         for given in seen.numbers:

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.faults.devices import LoopDisk, why_no_power_cuts
+from tests.faults.machine import MOMENTS, Cut, Machine
+from tests.faults.tally import Tally
+from tests.faults.writer import Plan
+from tests.support.children import Children
+
+DISK_BYTES = 64 << 20
+LEVELS = ["fsync", "os"]
+CUTS = 8
+CONTROL_CUTS_MAX = 10
+CUTS_IN_TORTURE = 40
+SEEDS_IN_TORTURE = range(4)
+
+PLANS = {
+    "small segments": {"read_every": 7},
+    "large segments": {"segment_bytes": 4 << 20, "text_bytes": 15_000, "read_every": 20},
+}
+"""Rolls are common in the one; in the other there are checkpoints, at every MiB."""
+
+NewMachine = Callable[[Plan], Machine]
+
+
+@pytest.fixture
+def new_machine(tmp_path: Path, child_server: Children) -> Iterator[NewMachine]:
+    """Makes a machine, with a disk whose power can be cut."""
+    if reason := why_no_power_cuts():
+        pytest.skip(reason)
+    with ExitStack() as disks:
+
+        def make(plan: Plan) -> Machine:
+            disk = disks.enter_context(LoopDisk(tmp_path, DISK_BYTES))
+            disks.callback(child_server.end_all)
+            return Machine(disk, child_server, plan)
+
+        yield make
+
+
+def cut_again_and_again(machine: Machine, cuts: list[Cut], tally: Tally) -> None:
+    """Cut the power as often as told, and fail at the first loss."""
+    for number, cut in enumerate(cuts):
+        violations = machine.survive(cut)
+        tally.power_cuts[cut.moment] += 1
+        tally.losses += len(violations)
+        assert not violations, f"cut {number}, {cut}:\n    " + "\n    ".join(violations)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_few_power_cuts(new_machine: NewMachine, tally: Tally, seed: int, level: str) -> None:
+    """Whatever processes are doing when the power goes: what was promised is there, once and under its numbers."""
+    source = random.Random(seed)
+    machine = new_machine(Plan("", level, read_every=7))
+    moments = source.sample(MOMENTS, len(MOMENTS)) + source.choices(MOMENTS, k=CUTS - len(MOMENTS))
+    cut_again_and_again(machine, [Cut.drawn(source, moment) for moment in moments], tally)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("number", SEEDS_IN_TORTURE)
+def test_many_power_cuts(
+    new_machine: NewMachine, tally: Tally, seed: int, number: int, level: str, plan: dict[str, int]
+) -> None:
+    """The same, many times over on one disk; and with segments so large that they hold checkpoints."""
+    source = random.Random(f"{seed} {number}")
+    machine = new_machine(Plan("", level, **plan))
+    cut_again_and_again(machine, [Cut.drawn(source) for _ in range(CUTS_IN_TORTURE)], tally)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_power_cut_before_every_step(new_machine: NewMachine, tally: Tally, level: str) -> None:
+    """The power goes before the first change to the disk, then before the second, and so on: creating, then opening."""
+    machine = new_machine(Plan("", level))
+    cut_again_and_again(machine, [Cut("a step", step, 1) for step in range(1, 60)], tally)
+
+
+def test_without_syncs_something_is_lost(new_machine: NewMachine, tally: Tally, seed: int) -> None:
+    """The control: were it blind, the tests above would prove nothing."""
+    source = random.Random(seed)
+    machine = new_machine(Plan(""))
+    machine.start_stream()
+    for _ in range(CONTROL_CUTS_MAX):
+        violations = machine.survive(Cut.drawn(source, "appending"), syncs=False)
+        if violations:
+            tally.losses_of_controls += len(violations)
+            return
+    pytest.fail(f"{CONTROL_CUTS_MAX} power cuts lost nothing although nothing was synced")

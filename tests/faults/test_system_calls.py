@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.faults.bodies import acknowledge_early
+from tests.faults.devices import why_no_power_cuts
+from tests.faults.sweep import (
+    Case,
+    Outcome,
+    Workload,
+    all_cases,
+    basic_workloads,
+    count_calls,
+    power_cut_cases,
+    recovery_workloads,
+    run_all,
+)
+from tests.faults.tally import Tally
+from tests.faults.tracing import Injection, why_not
+from tests.support.children import Children
+
+SAMPLE = 180
+SAMPLE_WITH_POWER_CUT = 16
+ONWARD_STRIDE = 5
+WORKERS = os.cpu_count() or 1
+ONE_CASE = "SHARDLOG_TEST_CASE"
+"""Environment: the name of a case, as a failure prints it, to run that one alone."""
+
+Cases = list[Case]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stores are made. Skips where system calls cannot be tampered with."""
+    if reason := why_not():
+        pytest.skip(reason)
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(scope="module")
+def workloads(place: Path, child_server: Children) -> list[Workload]:
+    """What is struck."""
+    return basic_workloads() + recovery_workloads(child_server, place)
+
+
+@pytest.fixture(scope="module")
+def counts(workloads: list[Workload], place: Path, child_server: Children) -> list[dict[str, int]]:
+    """How often each workload makes each system call."""
+    return [
+        count_calls(workload, child_server, place / f"count-{number}") for number, workload in enumerate(workloads)
+    ]
+
+
+def of_each(
+    list_cases: Callable[[Workload, dict[str, int]], Iterator[Case]],
+    workloads: list[Workload],
+    counts: list[dict[str, int]],
+) -> Cases:
+    """Cases of all workloads."""
+    return [case for workload, count in zip(workloads, counts, strict=True) for case in list_cases(workload, count)]
+
+
+def sweep(cases: Sequence[Case], place: Path, tally: Tally) -> None:
+    """Run cases; fail with all that was lost in any."""
+    if wanted := os.environ.get(ONE_CASE):
+        cases = [case for case in cases if str(case) == wanted]
+
+    def take_down(case: Case, outcome: Outcome) -> None:
+        tally.add_injection(case.injection, outcome.struck)
+        tally.losses += len(outcome.violations)
+        if case.cuts_power:
+            tally.power_cuts["after a failure"] += 1
+
+    failed = run_all(cases, place, take_down, WORKERS)
+    assert not failed, f"{len(failed)} of {len(cases)} cases:\n" + "\n".join(failed)
+
+
+def sample(cases: Iterable[Case], size: int, seed: int) -> Cases:
+    """One case of each workload, call and fault, as far as they go, and more at random."""
+    source = random.Random(seed)
+    shuffled = sorted(cases, key=lambda case: source.random())
+    firsts = {(case.workload.name, case.injection.call, case.injection.fault): case for case in shuffled}
+    return sorted(shuffled, key=lambda case: case not in firsts.values())[:size]
+
+
+def every_case(workload: Workload, count: dict[str, int]) -> Iterator[Case]:
+    """All of one workload."""
+    return all_cases(workload, count, ONWARD_STRIDE)
+
+
+def test_some_system_calls(
+    workloads: list[Workload], counts: list[dict[str, int]], place: Path, tally: Tally, seed: int
+) -> None:
+    """Killed at any system call, or with any failing, nothing acknowledged is lost: a sample."""
+    sweep(sample(of_each(every_case, workloads, counts), SAMPLE, seed), place, tally)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("number", range(7))
+def test_every_system_call(
+    workloads: list[Workload], counts: list[dict[str, int]], place: Path, tally: Tally, number: int
+) -> None:
+    """Killed at any system call, LMDB's own included, or with any failing, nothing acknowledged is lost."""
+    sweep(list(every_case(workloads[number], counts[number])), place, tally)
+
+
+def test_some_syncs_that_fail_before_a_power_cut(
+    workloads: list[Workload], counts: list[dict[str, int]], place: Path, tally: Tally, seed: int
+) -> None:
+    """What was not synced because a sync failed, or a process died before it, is not acknowledged: a sample."""
+    if reason := why_no_power_cuts():
+        pytest.skip(reason)
+    sweep(sample(of_each(power_cut_cases, workloads, counts), SAMPLE_WITH_POWER_CUT, seed), place, tally)
+
+
+@pytest.mark.torture
+def test_every_sync_that_fails_before_a_power_cut(
+    workloads: list[Workload], counts: list[dict[str, int]], place: Path, tally: Tally
+) -> None:
+    """What was not synced because a sync failed, or a process died before it, is not acknowledged."""
+    if reason := why_no_power_cuts():
+        pytest.skip(reason)
+    sweep(of_each(power_cut_cases, workloads, counts), place, tally)
+
+
+def test_an_early_acknowledgement_is_caught(workloads: list[Workload], place: Path, tally: Tally) -> None:
+    """The control: a workload that acknowledges before append returns loses something in a few runs."""
+    liar = replace(workloads[0], name="early", body=acknowledge_early)
+    cases = [Case(liar, Injection("pwrite64", "KILL", nth), "none") for nth in range(30, 40)]
+    caught: list[str] = []
+
+    def take_down(case: Case, outcome: Outcome) -> None:
+        caught.extend(violation for violation in outcome.violations if "was acknowledged" in violation)
+
+    run_all(cases, place, take_down, WORKERS)
+    assert caught
+    tally.losses_of_controls += len(caught)

@@ -1,0 +1,149 @@
+"""Who appends while shards change: each to items of its own, and what must be found of it afterwards.
+
+An append holds the next version of some items of its writer, so order per item can be told, and each record tells its
+append and its place in it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.sharding.lineages import check_routed, open_shards, read_parents_first
+from tests.support.children import Channel
+from tests.support.history import records_only
+
+import shardlog
+from shardlog import Change, Record, Store, Stream
+from shardlog.stream.sampling import hash_of
+
+Acknowledged = dict[tuple[str, int], list[int]]
+"""Sequence numbers by writer and number of the append."""
+
+ITEMS_PER_WRITER = 40
+APPENDS_PER_MESSAGE = 100
+
+
+class Writer:
+    """Appends versions of its own items."""
+
+    def __init__(self, stream: Stream, who: str, seed: int) -> None:
+        self.acknowledged: Acknowledged = {}
+        self._stream = stream
+        self._who = who
+        self._generator = random.Random(f"{seed} {who}")
+        self._versions = [0] * ITEMS_PER_WRITER
+        self._appends = 0
+
+    def append(self) -> None:
+        """One append, of one record to many."""
+        number = self._appends
+        self._appends += 1
+        items = self._generator.choices(range(ITEMS_PER_WRITER), k=self._generator.choice((1, 3, 30)))
+        changes = []
+        for index, item in enumerate(items):
+            self._versions[item] += 1
+            image = {
+                "id": f"{self._who}-{item}",
+                "version": self._versions[item],
+                "who": self._who,
+                "append": number,
+                "index": index,
+            }
+            changes.append(Change.insert(keys={"id": image["id"]}, new=image))
+        result = self._stream.append(changes)
+        assert not result.duplicate
+        self.acknowledged[self._who, number] = result.sequences
+
+    def run(self, stop: threading.Event) -> Acknowledged:
+        """Append until told to stop."""
+        while not stop.is_set():
+            self.append()
+        return self.acknowledged
+
+
+def writing_process(channel: Channel, path: str, who: str, seed: int) -> None:
+    """The same in a process of its own: from "go" until the next message; answers what was acknowledged."""
+    with shardlog.open(path) as store:
+        stream = store.stream("s")
+        stream.describe()
+        channel.send("open")
+        assert channel.receive() == "go"
+        stop = threading.Event()
+        writer = Writer(stream, who, seed)
+        thread = threading.Thread(target=lambda: channel.receive() and stop.set(), daemon=True)
+        thread.start()
+        rows = list(writer.run(stop).items())
+        thread.join()
+        for start in range(0, len(rows), APPENDS_PER_MESSAGE):
+            channel.send(rows[start : start + APPENDS_PER_MESSAGE])
+
+
+def resharding_process(channel: Channel, path: str, count: int, seed: int) -> None:
+    """Split, merge and roll over in a process of its own."""
+    with shardlog.open(path) as store:
+        stream = store.stream("s")
+        channel.send("open")
+        assert channel.receive() == "go"
+        reshard(stream, count, random.Random(seed))
+
+
+def reshard(stream: Stream, count: int, generator: random.Random, *, shards_max: int = 24) -> None:
+    """Split, merge or roll over so many times; another may do so at the same time."""
+    done = 0
+    while done < count:
+        shards = open_shards(stream.describe())
+        index = generator.randrange(len(shards))
+        wanted = generator.choice(("split", "split", "merge", "roll"))
+        try:
+            if wanted == "merge" or len(shards) >= shards_max:
+                if len(shards) == 1:
+                    continue
+                index = max(index, 1)
+                stream.merge_shards(shards[index - 1].shard_id, shards[index].shard_id)
+            elif wanted == "split":
+                stream.split_shard(shards[index].shard_id, sum(shards[index].hash_range) // 2)
+            else:
+                stream.roll_shard(shards[index].shard_id)
+        except shardlog.ShardClosed:
+            continue  # the other was faster
+        done += 1
+
+
+def check_nothing_lost(store: Store, stream: Stream, acknowledged: Mapping[tuple[str, int], list[int]]) -> None:
+    """Every append is there once and at its numbers, in the right shards, in order; disables the stream."""
+    store.disable_stream("s")
+    total = records_only(stream.read())
+    sequences = [record.sequence for record in total]
+    assert sequences == sorted(set(sequences))
+    found: Acknowledged = {}
+    for record in total:
+        image = record.new_image
+        assert image is not None
+        row = found.setdefault((image["who"], image["append"]), [])
+        row += [-1] * (image["index"] + 1 - len(row))
+        assert row[image["index"]] == -1, "there twice"
+        row[image["index"]] = record.sequence
+    assert found == acknowledged
+    check_routed(stream.describe(), total, lambda record: hash_of(record.keys))
+    check_order(total)
+    consumed = read_parents_first(stream)
+    check_order(consumed)
+    assert sorted(consumed, key=lambda record: record.sequence) == total
+
+
+def check_order(records: list[Record]) -> None:
+    """Each item's versions come one after the other."""
+    versions: dict[str, int] = {}
+    for record in records:
+        image = record.new_image
+        assert image is not None
+        assert image["version"] == versions.get(image["id"], 0) + 1, f"{image} after {versions.get(image['id'])}"
+        versions[image["id"]] = image["version"]
+
+
+def segment_paths(store: Store) -> list[Path]:
+    """The segments of stream "s", oldest first."""
+    return sorted(Path(store.path).glob("streams/s/*/log/*.seg"))
