@@ -77,6 +77,10 @@ class LoopDisk(Disk):
         _run("mount", "-o", "loop", str(self._image), str(self.path))
         self._is_mounted = True
 
+    def sync(self) -> None:
+        """Make all that is on it durable."""
+        _run("sync", "--file-system", str(self.path))
+
     def restart(self) -> None:
         """What a machine does after a power cut; all processes that used it are dead."""
         self.unmount()

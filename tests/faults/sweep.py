@@ -161,6 +161,8 @@ def run_case(case: Case, children: Children, directory: Path, disk: LoopDisk | N
     try:
         shutil.rmtree(store, ignore_errors=True)
         history = case.workload.begin(store)
+        if disk is not None:
+            disk.sync()
         run = _Run(case, children, directory, history, disk)
         run.processes()
         if disk is not None:

@@ -13,7 +13,10 @@ from tests.tools.commands import Outcome, command_of, run_process
 import shardlog_tools.stat
 
 Command = Callable[..., Outcome]
-COMMANDS = ("create", "import", "cat", "stat", "disable", "delete", "dump", "demo")
+COMMANDS = (
+    *("create", "import", "cat", "stat", "shards", "split", "merge", "roll", "set-sharding", "set-retention", "expire"),
+    *("disable", "delete", "dump", "demo"),
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

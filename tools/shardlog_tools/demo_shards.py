@@ -41,7 +41,7 @@ _COOLING_SECONDS_MAX: Final = 6.0
 _TURN_SECONDS: Final = 0.01
 _CHANGES_PER_APPEND_MAX: Final = 500
 _LOOK_SECONDS: Final = 0.03
-_LOOK_FOR_HOT_KEYS_SECONDS: Final = 1.0
+_LOOK_FOR_HOT_KEYS_SECONDS: Final = 0.5
 
 Tell = Callable[[str], None]
 Figures = dict[str, Any]

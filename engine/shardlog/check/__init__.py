@@ -15,6 +15,7 @@ them, a pure function; applying it is another step (`repair`). One file per phas
 """
 
 from shardlog.check.findings import Finding, Report
+from shardlog.check.repair import RepairPlan, plan_repair
 from shardlog.check.store import fsck
 
-__all__ = ["Finding", "Report", "fsck"]
+__all__ = ["Finding", "RepairPlan", "Report", "fsck", "plan_repair"]

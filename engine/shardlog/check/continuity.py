@@ -30,7 +30,7 @@ def check_join(subject: Subject, before: Passed, place: Place) -> None:
         subject.add(
             "segment-missing", place.path, f"it continues segment {said.segment_id:08x}, and before it comes "
             f"{before.place.segment_id:08x}",
-            sequences=(before.next_sequence, max(before.next_sequence, header.first_sequence)),
+            sequences=(before.next_sequence, max(before.next_sequence, said.next_sequence)),
             segment_id=said.segment_id,
         )  # fmt: skip
         return

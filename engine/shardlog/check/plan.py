@@ -185,6 +185,9 @@ def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Act
             yield KeepCopy(
                 stream, os.path.basename(finding.path), finding.offset, finding.end, f"{finding.code}: {finding.message}"
             )  # fmt: skip
+    for finding in findings if facts.last_is_damaged else ():
+        if finding.code == "torn-tail" and finding.offset is not None and finding.end is not None:
+            yield KeepCopy(stream, os.path.basename(finding.path), finding.offset, finding.end, finding.message)
     is_lost = any(finding.code in ("headers-lost", "log-missing") for finding in findings)
     if facts.last_is_damaged and (damages or rewritten or facts.misnamed) and not is_lost:
         yield GoOnBehind(stream)

@@ -31,7 +31,13 @@ def keep_copy(files: Files, directory: str, path: str, offset: int, end: int | N
             files.make_directory(lost)
         files.sync_directory(directory, Site.LOST_AND_FOUND_ENTRY)
         name = f"{os.path.basename(path)}-{offset:012d}-{crc:08x}"
-        manifest = {"file": name, "copied_from": os.path.basename(path), "offset": offset, "bytes": end - offset, **about}
+        manifest = {
+            "file": name,
+            "copied_from": os.path.basename(path),
+            "offset": offset,
+            "bytes": end - offset,
+            **about,
+        }
         if not files.exists(f"{lost}/{name}"):
             _write(files, f"{lost}/{name}", source, offset, end)
         _write_text(files, f"{lost}/{name}{MANIFEST}", json.dumps(manifest) + "\n")

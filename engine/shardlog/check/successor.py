@@ -62,12 +62,13 @@ def _header(end: LogEnd, mark: Mark | None, unsynced: bool, clock: Clock) -> Seg
     if mark is not None and mark.segment_id > newest_id:
         newest_id = mark.segment_id
         predecessor = Predecessor(mark.segment_id, mark.offset, mark.next_sequence, mark.last_crc)
-    next_sequence = max(end.next_sequence, predecessor.next_sequence, last_first + 1)
+    next_sequence = max(end.next_sequence, predecessor.next_sequence)
+    first_sequence = max(next_sequence, last_first + 1) + (UNSYNCED_NUMBERS_MAX if unsynced else 0)
     producers = {**snapshot.producers, **positions_of(end.controls)}
     return replace(
         end.header,
         segment_id=newest_id + 1,
-        first_sequence=next_sequence + (UNSYNCED_NUMBERS_MAX if unsynced else 0),
+        first_sequence=first_sequence,
         created_us=clock.wall_us(),
         records_before=end.records,
         timestamp_before_us=end.timestamp_us,
