@@ -10,9 +10,10 @@ import logging
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tests.crash.rig import Recorded, Workload, record, same_uuids
 
@@ -20,8 +21,10 @@ from shardlog.testing.crash_states import CrashState, Strategy, crash_states, ne
 from shardlog.testing.images import scratch_directory
 from shardlog.testing.journal import Catalogue, catalogue_of
 from shardlog.testing.oracle import Observation, Probe, observe, producers_of, violations
-from shardlog.testing.promises import Promises, promises_at
+from shardlog.testing.promises import Promises
 from shardlog.testing.recording import RecordingFiles
+
+Story = Callable[[], str]
 
 FIRST_APPEND_AFTER = 1_000_000
 STORY_OPERATIONS = 30
@@ -43,43 +46,40 @@ class Plan:
     stops_at_failure: bool = False
 
 
+class Origin(NamedTuple):
+    """Where an image came up first."""
+
+    workload: str
+    site: str
+    """Of the sync that the crash forestalls."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What was done and found."""
 
-    distinct: set[bytes] = field(default_factory=set)
-    recovery: int = 0
-    """How many of them are of crashes during a recovery or after it."""
+    distinct: dict[bytes, Origin] = field(default_factory=dict)
     judged: int = 0
-    sites: Counter[str] = field(default_factory=Counter)
-    workloads: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
-
-    def count(self, digest: bytes, workload: str, site: str, depth: int) -> None:
-        """Count an image, if it is a new one."""
-        if digest not in self.distinct:
-            self.distinct.add(digest)
-            self.recovery += depth > 0
-            self.sites[site] += 1
-            self.workloads[workload.partition(",")[0]] += 1
+    processor_seconds: float = 0.0
 
     def add(self, other: Tally) -> None:
         """Take what another process did."""
-        self.distinct |= other.distinct
-        self.recovery += other.recovery
+        self.distinct = {**other.distinct, **self.distinct}
         self.judged += other.judged
-        self.sites += other.sites
-        self.workloads += other.workloads
         self.failures = (self.failures + other.failures)[:FAILURES_KEPT]
+        self.processor_seconds += other.processor_seconds
 
     def report(self) -> str:
         """A table of all that."""
         lines = [
-            f"{len(self.distinct)} distinct images ({self.recovery} of them of crashes after a crash), "
-            f"{self.judged} judgements, {self.seconds:.0f} s",
+            f"{len(self.distinct)} distinct images, {self.judged} judgements, {self.seconds:.0f} s, "
+            f"{self.processor_seconds:.0f} s of processor time",
         ]
-        for title, counts in (("the sync that the crash forestalls", self.sites), ("workload", self.workloads)):
+        kinds = Counter(origin.workload.partition(",")[0] for origin in self.distinct.values())
+        sites = Counter(origin.site for origin in self.distinct.values())
+        for title, counts in (("the sync that the crash forestalls", sites), ("workload", kinds)):
             lines += ["", f"{title:48} images", *(f"  {name:46} {count:6}" for name, count in sorted(counts.items()))]
         lines += ["", f"{len(self.failures)} failures" + (" or more" if len(self.failures) == FAILURES_KEPT else "")]
         return "\n".join(lines + self.failures[:FAILURES_SHOWN])
@@ -102,30 +102,31 @@ class _Explorer:
 
     def explore(self, recorded: Recorded) -> None:
         """Judge the crash states of one recording."""
-        self._explore(recorded, Promises(), catalogue_of(recorded.recording), depth=0, story="")
+        self._explore(recorded, Promises(), catalogue_of(recorded.recording), depth=0, story=str)
 
-    def _explore(self, recorded: Recorded, before: Promises, catalogue: Catalogue, depth: int, story: str) -> None:
+    def _explore(self, recorded: Recorded, before: Promises, catalogue: Catalogue, depth: int, story: Story) -> None:
         recording = recorded.recording
-        promises, point, judged = Promises(), -1, set[bytes]()
+        promises, point, judged = before.copy(), 0, set[bytes]()
         observed: dict[bytes, Observation] = {}
         for state in crash_states(recording, self._plan.strategy, recorded.first):
             if self.is_over():
                 return
             if state.point != point:
+                promises.take_all(recording.operations[point : state.point])
                 point, judged = state.point, set()
-                promises = promises_at(recording.operations[:point], before)
             if state.digest in judged or not self._is_wanted(state, depth):
                 continue
             judged.add(state.digest)
             if state.digest not in observed:
                 if depth and len(observed) >= self._plan.recovery_states:
                     continue
-                self.tally.count(state.digest, recorded.name, str(next_sync(recording, point) or "none"), depth)
-                observed[state.digest] = self._observe(recorded, state, promises, catalogue, depth, story)
+                site = str(next_sync(recording, point) or "none")
+                self.tally.distinct.setdefault(state.digest, Origin(recorded.name, site))
+                observed[state.digest] = self._observe(recorded, state, promises, catalogue, depth)
             self.tally.judged += 1
             found = violations(promises, observed[state.digest], state.image)
             if found:
-                told = story + state.story(recording, max(0, point - STORY_OPERATIONS))
+                told = story() + _story(recorded, state)
                 self.tally.failures.append("\n".join([f"{recorded.name}: {found[0]}", *found[1:], told, ""]))
 
     def _is_wanted(self, state: CrashState, depth: int) -> bool:
@@ -133,7 +134,7 @@ class _Explorer:
         return (int.from_bytes(state.digest[:4]) - self._plan.strategy.seed) % one_in == 0
 
     def _observe(
-        self, recorded: Recorded, state: CrashState, promises: Promises, catalogue: Catalogue, depth: int, story: str
+        self, recorded: Recorded, state: CrashState, promises: Promises, catalogue: Catalogue, depth: int
     ) -> Observation:
         """Use an image, and sometimes judge the crashes that may happen then."""
         probe = Probe(
@@ -160,19 +161,23 @@ class _Explorer:
         if observation.error is None:
             recovery = Recorded(f"recovery, {recorded.name}", recorder[0].recording(), 0)
             known = {**catalogue, **catalogue_of(recovery.recording)}
-            told = story + state.story(recorded.recording, max(0, state.point - STORY_OPERATIONS)) + "\nthen\n"
-            self._explore(recovery, promises, known, depth + 1, told)
+            self._explore(recovery, promises, known, depth + 1, lambda: _story(recorded, state) + "\nthen\n")
         return observation
+
+
+def _story(recorded: Recorded, state: CrashState) -> str:
+    return state.story(recorded.recording, max(0, state.point - STORY_OPERATIONS))
 
 
 def explore(recordings: Iterable[Recorded], plan: Plan, deadline: float | None = None) -> Tally:
     """Judge the crash states of some recordings, in this process."""
-    started = time.monotonic()
+    started, processor_started = time.monotonic(), time.process_time()
     with _quiet(), scratch_directory() as root:
         explorer = _Explorer(plan, root, deadline)
         for recorded in recordings:
             explorer.explore(recorded)
     explorer.tally.seconds = time.monotonic() - started
+    explorer.tally.processor_seconds = time.process_time() - processor_started
     return explorer.tally
 
 

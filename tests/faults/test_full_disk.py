@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.faults.devices import Disk, LoopDisk, MemoryDisk, fill, free_bytes, why_no_mounts
@@ -17,6 +18,8 @@ DISK_BYTES = 8 << 20
 SEGMENT_BYTES = 64 << 10
 RETENTION = timedelta(seconds=1)
 LEVELS = ["fsync", "os"]
+BEFORE = 40
+AFTER = 20
 
 
 @pytest.fixture(params=["ext4", "tmpfs"])
@@ -36,8 +39,9 @@ def processes(disk: Path, child_server: Children) -> Iterator[Children]:
     child_server.end_all()
 
 
-def plan(level: str, who: str = "writer", **more: object) -> Plan:
-    return Plan(who, level, segment_bytes=SEGMENT_BYTES, **more)  # type: ignore[arg-type]
+def plan(level: str, who: str = "writer", **more: Any) -> Plan:
+    """Appends of 12 KB: a disk is soon full."""
+    return Plan(who, level, segment_bytes=SEGMENT_BYTES, text_bytes=4000, **more)
 
 
 def assert_full(failures: list[Failure], disk: Path) -> None:
@@ -62,14 +66,14 @@ def test_a_disk_filled_to_the_brim_takes_appends_again_when_there_is_room(
     store, filler, history = disk / "store", disk / "filler", History(level)
     with Puppet(processes, store, plan(level), history) as writer:
         assert writer.do("open") == []
-        assert writer.do("append", 200) == []
+        assert writer.do("append", BEFORE) == []
         fill(filler)
         assert_full(writer.do("append until full"), disk)
         for _ in range(3):
             assert_full(writer.do("append"), disk)
         assert writer.do("look") == []
         filler.unlink()
-        assert writer.do("append", 100) == []
+        assert writer.do("append", AFTER) == []
         assert writer.do("look") == []
         assert writer.do("close") == []
     assert_kept(history, processes, store, level)
@@ -89,8 +93,8 @@ def test_a_disk_that_the_stream_filled_itself_is_freed_by_expiry(disk: Path, pro
         assert writer.do("expire") == []
         assert free_bytes(disk) > DISK_BYTES // 4
         before = len(history.acknowledged)
-        assert writer.do("append", 50) == []
-        assert len(history.acknowledged) == before + 50
+        assert writer.do("append", AFTER) == []
+        assert len(history.acknowledged) == before + AFTER
         assert writer.do("close") == []
     assert history.violations == []
 
@@ -102,7 +106,7 @@ def test_a_full_disk_can_be_opened(disk: Path, processes: Children, level: str, 
     store, filler, history = disk / "store", disk / "filler", History(level)
     with Puppet(processes, store, plan(level), history) as writer:
         assert writer.do("open") == []
-        assert writer.do("append", 200) == []
+        assert writer.do("append", BEFORE) == []
         fill(filler)
         assert_full(writer.do("append until full"), disk)
         if ending == "closed":
@@ -115,7 +119,7 @@ def test_a_full_disk_can_be_opened(disk: Path, processes: Children, level: str, 
         assert writer.do("look") == []
         assert_full(writer.do("append until full"), disk)
         filler.unlink()
-        assert writer.do("append", 100) == []
+        assert writer.do("append", AFTER) == []
     assert_kept(history, processes, store, level)
 
 
@@ -125,7 +129,7 @@ def test_a_torn_tail_on_a_full_disk_waits_for_room(disk: Path, processes: Childr
     store, filler, history = disk / "store", disk / "filler", History(level)
     with Puppet(processes, store, plan(level), history) as writer:
         assert writer.do("open") == []
-        assert writer.do("append", 200) == []
+        assert writer.do("append", BEFORE) == []
         writer.kill()
     tear_tail(store)
     fill(filler)
@@ -133,7 +137,7 @@ def test_a_torn_tail_on_a_full_disk_waits_for_room(disk: Path, processes: Childr
         assert_full(writer.do("open"), disk)
         filler.unlink()
         assert writer.do("open") == []
-        assert writer.do("append", 100) == []
+        assert writer.do("append", AFTER) == []
     assert_kept(history, processes, store, level)
 
 
@@ -157,8 +161,30 @@ def test_processes_that_fill_a_disk_together(disk: Path, processes: Children, le
             assert_full(puppet.hear("append until full"), disk)
         filler.unlink()
         for puppet in puppets:
-            puppet.tell("append", 30)
+            puppet.tell("append", AFTER)
         for puppet in puppets:
             assert puppet.hear("append") == []
             assert puppet.do("look") == []
     assert_kept(history, processes, store, level)
+
+
+def test_no_room_for_an_index_is_an_error(disk: Path, processes: Children) -> None:
+    """A stream that was copied without its index, on a full disk.
+
+    LMDB maps its lock file; touching a hole of a mapped file for which there is no room is SIGBUS, and the end of the
+    process. So that file gets its space before.
+    """
+    store, filler, history = disk / "store", disk / "filler", History()
+    with Puppet(processes, store, plan("fsync"), history) as writer:
+        assert writer.do("open") == []
+        assert writer.do("append", BEFORE) == []
+    fill(filler)
+    for file in store.glob("streams/*/*/index/*"):
+        file.unlink()
+    for number in range(3):  # what was freed may take a while to be free
+        fill(disk / f"more-{number}")
+    with Puppet(processes, store, plan("fsync", first=10_000), history) as writer:
+        assert_full(writer.do("open"), disk)
+        filler.unlink()
+        assert writer.do("append", AFTER) == []
+    assert_kept(history, processes, store, "fsync")

@@ -51,9 +51,7 @@ def workloads(place: Path, child_server: Children) -> list[Workload]:
 @pytest.fixture(scope="module")
 def counts(workloads: list[Workload], place: Path, child_server: Children) -> list[dict[str, int]]:
     """How often each workload makes each system call."""
-    return [
-        count_calls(workload, child_server, place / f"count-{number}") for number, workload in enumerate(workloads)
-    ]
+    return [count_calls(workload, child_server, place / f"count-{number}") for number, workload in enumerate(workloads)]
 
 
 def of_each(

@@ -129,6 +129,10 @@ class Writer:
         except (StreamNotFound, InvalidArgument):
             self.close()
             return False
+        except shardlog.ShardlogError as error:
+            self._failed("open", error)
+            self.close()
+            return False
         self._channel.send(("opened",))
         return True
 
@@ -264,5 +268,5 @@ def telling_trouble(channel: Channel, function: Callable[[], object]) -> None:
     """Run a function; an exception that no caller of the package should have to expect is trouble."""
     try:
         function()
-    except Exception:  # noqa: BLE001 - told, and judged by the test
+    except Exception:  # told, and judged by the test
         channel.send(("trouble", traceback.format_exc()))

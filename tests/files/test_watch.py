@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from tests.support.background import Background, wait_until
 from tests.support.children import Channel, Children
+from tests.support.history import changes, numbers
 
+from shardlog import Stream
 from shardlog.files import watch as watch_module
 from shardlog.files.watch import Watch
 
@@ -211,3 +214,16 @@ def test_a_forked_child_waits_for_nothing(path: Path) -> None:
     _, status = os.waitpid(pid, 0)
     watch.close()
     assert status == 0
+
+
+def test_a_follower_whose_loop_was_closed_takes_nobody_along(stream: Stream) -> None:
+    """Found once: its callback raised in the thread that watches, and then nobody in the process was woken any more."""
+    stream.append(changes(1, 1))
+    loop = asyncio.new_event_loop()
+    following = stream.read_async(follow=True)
+    assert numbers([loop.run_until_complete(anext(following))]) == [1]
+    loop.close()
+    reading = Background(next, stream.read("LATEST", follow=True, timeout=LIMIT_SECONDS))
+    for number in range(2, 5):
+        stream.append(changes(number, 1))
+    assert numbers([reading.result()])[0] >= 2

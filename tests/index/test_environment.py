@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from shardlog.errors import Closed, StorageFailed, StorageFull
 from shardlog.format.segment import SparsePosition
 from shardlog.index import environment
-from shardlog.index.environment import Index, IndexContent, SegmentName
+from shardlog.index.environment import Index, IndexContent
 from shardlog.index.tail import Tail
+from shardlog.index.transaction import SegmentName
 
 TAIL = Tail._make(range(len(Tail._fields)))
 SEGMENTS = [SegmentName(1, 1), SegmentName(100, 2), SegmentName(2**40, 0xFFFFFFFF)]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardlog.stream.retention import ClockWatch, SegmentAge, expired_count
@@ -103,6 +103,7 @@ TIMES = st.integers(-5, 50)
 
 
 @given(st.lists(st.tuples(TIMES, TIMES), max_size=12), TIMES, st.integers(1, 20))
+@example([(3, 5), (3, 0)], 2, 1)  # a clock that stood at the epoch
 def test_the_count_follows_the_rule(times: list[tuple[int, int]], now_us: int, retention_us: int) -> None:
     """Whatever the clock did; and what has expired has expired with a shorter retention, or later, too."""
     ages = [SegmentAge(last, created, 1) for last, created in times]

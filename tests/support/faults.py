@@ -19,8 +19,8 @@ from shardlog.clock import Clock, SystemClock
 from shardlog.errors import StorageFailed, StorageFull
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import File, LockFile, Site
-from shardlog.index.environment import IndexWrite
 from shardlog.index.tail import ROLLING, Tail
+from shardlog.index.transaction import IndexWrite
 from shardlog.stream.open_stream import Surroundings
 
 When = Literal["before", "half", "after"]

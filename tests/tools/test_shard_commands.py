@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tools.commands import Outcome
+from tests.tools.commands import Outcome, run_process
 from tests.tools.lineages import changes
 
 import shardlog
 from shardlog import Change
 from shardlog.clock import datetime_of
+from shardlog.stream import maintenance
 from shardlog.testing.clock import ManualClock
 
 Command = Callable[..., Outcome]
@@ -173,6 +175,19 @@ def test_set_sharding(command: Command, store: Path) -> None:
         "halving": False,
     }
     assert command("set-sharding", store, "s", "none", "--json").json()["sharding"] is None
+
+
+def test_an_idle_process_takes_up_the_policy(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that only does maintenance once went by the options it had opened the stream with, for ever."""
+    monkeypatch.setattr(maintenance, "PAUSE_MAX", timedelta(milliseconds=100))
+    with shardlog.open(store, maintenance=True) as opened:
+        stream = opened.create_stream("s", shards=4)
+        words = ("set-sharding", store, "s", "dynamodb", "--window", "200ms", "--cooldown", "100ms")
+        assert run_process(*words).status == 0
+        deadline = time.monotonic() + 10
+        while sum(shard.end_sequence is None for shard in stream.describe().shards) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_create_with_a_sharding_policy(command: Command, store: Path) -> None:

@@ -21,10 +21,10 @@ def check_first(subject: Subject, place: Place, horizon: int) -> None:
     )  # fmt: skip
 
 
-def check_join(subject: Subject, before: Passed, place: Place) -> None:
+def check_join(subject: Subject, before: Passed, place: Place) -> bool:
     """Whether a segment continues the one before it."""
     if place.header is None:
-        return  # said already
+        return False  # said already
     said, header = place.header.predecessor, place.header
     if said.segment_id != before.place.segment_id:
         subject.add(
@@ -33,7 +33,7 @@ def check_join(subject: Subject, before: Passed, place: Place) -> None:
             sequences=(before.next_sequence, max(before.next_sequence, said.next_sequence)),
             segment_id=said.segment_id,
         )  # fmt: skip
-        return
+        return False
     problems = []
     if header.first_sequence < said.next_sequence or said.next_sequence < before.next_sequence:
         problems.append(
@@ -53,6 +53,7 @@ def check_join(subject: Subject, before: Passed, place: Place) -> None:
             sequences=(before.next_sequence, max(before.next_sequence, said.next_sequence)),
             segment_id=said.segment_id,
         )  # fmt: skip
+    return not problems
 
 
 def check_end(subject: Subject, before: Passed, missing_id: int, next_sequence: int, witness: str) -> None:

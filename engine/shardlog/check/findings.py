@@ -51,7 +51,7 @@ _TABLE: Final = (
     Code("headers-lost", "error", "not one segment header of the stream can be read", _SALVAGE, loses_records=True),
     Code("temporary-left", "note", "a file that was never finished", "opening removes it"),
     Code("segment-expired", "note", "a segment behind the trim horizon is still there", "opening removes it"),
-    Code("segment-misnamed", "error", "a file's header is that of another segment", "the file gets its name",
+    Code("segment-misnamed", "error", "a file is that of another segment", "the file gets its name",
          loses_records=True),
     Code("segment-misplaced", "error", "a segment on its way to its name, left by an interrupted repair",
          "the file gets its name"),
@@ -137,6 +137,8 @@ class StreamFacts:
     """Opening it to write would raise CorruptLog."""
     misnamed: tuple[tuple[str, str], ...] = ()
     """Names of segment files, and the names that their headers tell."""
+    segments: tuple[str, ...] = ()
+    """Names of all segment files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,8 @@ class Report:
 
 def stream_of(path: str) -> str:
     """The stream's directory of a path in it (or in its log directory)."""
-    directory, _, rest = path.rpartition("/log/")
-    return directory if rest else path.removesuffix("/log").removesuffix("/MARK")
+    directory, found, _ = path.rpartition("/log/")
+    return directory if found else path.removesuffix("/log").removesuffix("/MARK").removesuffix("/index")
 
 
 def table(codes: Iterable[Code] = _TABLE) -> str:

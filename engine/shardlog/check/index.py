@@ -19,8 +19,9 @@ from shardlog.check.segments import End, Passed, Place
 from shardlog.check.subject import Subject
 from shardlog.errors import ShardlogError
 from shardlog.format import names
-from shardlog.index.environment import LMDB_0_9, Index, SegmentName
+from shardlog.index.environment import LMDB_0_9, Index
 from shardlog.index.tail import decode_tail
+from shardlog.index.transaction import SegmentName
 from shardlog.stream.state import decode_state
 
 _DATA: Final = "data.mdb"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import Final
 
-from shardlog.check.segments import Place
+from shardlog.check.segments import Place, read_header
 from shardlog.check.subject import Subject
 from shardlog.errors import StorageFailed
 from shardlog.format import names
@@ -39,13 +40,45 @@ def check_inventory(subject: Subject) -> list[Place]:
     places = [place for place in places if not _is_later(subject, place)]
     if not places:
         subject.add("log-missing", subject.log_path, "expected at least one segment, found none")
+    return places
+
+
+def without_strangers(subject: Subject, places: list[Place], stream_uuid: bytes, last_id: int | None) -> list[Place]:
+    """The places that belong to the log: all but files of other segments that nothing in the log continues.
+
+    `last_id` is the segment that MARK or the index names. Headers are read, and dropped again.
+    """
+    before_ids: dict[str, int] = {}
+    for place in places:
+        read_header(subject.files, place, stream_uuid)
+        if place.header is not None:
+            before_ids[place.path] = place.header.predecessor.segment_id
+            place.header = None
+    names_taken = {os.path.basename(place.path) for place in places if not place.is_of_another}
+    kept = []
+    for index, place in enumerate(places):
+        successors = (other for other in places[index + 1 :] if not other.is_of_another)
+        successor = next(successors, None) if place.is_of_another else None
+        expected_id = last_id if successor is None else before_ids.get(successor.path)
+        if not place.is_of_another or expected_id == place.segment_id:
+            kept.append(place)
+            continue
+        assert place.problem is not None
+        code, message = place.problem
+        if place.true_name in names_taken:
+            code, message = "segment-foreign", f"a second copy of {place.true_name}"
+        subject.add(code, place.path, message)
+    return kept
+
+
+def check_order(subject: Subject, places: list[Place]) -> None:
+    """Ids and first sequence numbers grow."""
     for one, other in pairwise(places):
         if other.segment_id <= one.segment_id or other.first_sequence <= one.first_sequence:
             subject.add(
                 "segment-disorder", other.path, f"expected an id above {one.segment_id:08x} and a number above "
                 f"{one.first_sequence}",
             )  # fmt: skip
-    return places
 
 
 def _check_stream_names(subject: Subject) -> None:

@@ -17,6 +17,7 @@ from shardlog.format import names
 from shardlog.stream.state import KnownGap
 
 _GAP_CODES: Final = frozenset(code.name for code in CODES.values() if code.repair == "a known gap")
+_OF_ANOTHER_CODES: Final = frozenset({"segment-misnamed", "segment-foreign"})
 _REWRITE_CODES: Final = frozenset({"header-flipped", "footer-damaged", "footer-wrong"})
 _MARK_CODES: Final = frozenset({"mark-missing", "mark-damaged", "mark-wrong"})
 _IDENTITY_CODES: Final = frozenset({"store-identity-missing", "store-identity-damaged"})
@@ -171,7 +172,8 @@ def planned_actions(report: Report) -> tuple[Action, ...]:
 
 def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Action]:
     stream = facts.path
-    yield from _renames(facts, findings)
+    renames, found_ids = _renames(facts, findings)
+    yield from renames
     rewritten = {
         os.path.basename(finding.path): None
         for finding in findings
@@ -179,21 +181,26 @@ def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Act
     }
     for name in rewritten:
         yield RewriteSegment(stream, name)
-    damages = [finding for finding in findings if finding.severity == "error" and finding.code in _GAP_CODES]
-    for finding in damages:
+    damages = [
+        finding
+        for finding in findings
+        if finding.severity == "error"
+        and finding.segment_id not in found_ids
+        and (finding.code in _GAP_CODES or (finding.code in _OF_ANOTHER_CODES and finding.sequences is not None))
+    ]
+    copied = [finding for finding in damages if finding.code not in _OF_ANOTHER_CODES]
+    if facts.last_is_damaged:  # opening would set it aside, but for the damage
+        copied += [finding for finding in findings if finding.code == "torn-tail"]
+    for finding in copied:
         if finding.offset is not None and finding.end is not None and finding.offset < finding.end:
-            yield KeepCopy(
-                stream, os.path.basename(finding.path), finding.offset, finding.end, f"{finding.code}: {finding.message}"
-            )  # fmt: skip
-    for finding in findings if facts.last_is_damaged else ():
-        if finding.code == "torn-tail" and finding.offset is not None and finding.end is not None:
-            yield KeepCopy(stream, os.path.basename(finding.path), finding.offset, finding.end, finding.message)
-    is_lost = any(finding.code in ("headers-lost", "log-missing") for finding in findings)
-    if facts.last_is_damaged and (damages or rewritten or facts.misnamed) and not is_lost:
-        yield GoOnBehind(stream)
+            reason = f"{finding.code}: {finding.message}"
+            yield KeepCopy(stream, os.path.basename(finding.path), finding.offset, finding.end, reason)
     marks = {finding.code for finding in findings if finding.code in _MARK_CODES}
     if marks:
         yield RewriteMark(stream, "mark-wrong" not in marks)
+    is_lost = any(finding.code in ("headers-lost", "log-missing") for finding in findings)
+    if facts.last_is_damaged and not is_lost:
+        yield GoOnBehind(stream)
     gaps = tuple(_gap_of(finding) for finding in damages)
     if gaps and not is_lost:
         yield RecordGaps(stream, gaps)
@@ -209,22 +216,28 @@ def _gap_of(finding: Finding) -> KnownGap:
     return KnownGap(first, end, finding.segment_id or 0, f"{finding.code}: {finding.message}"[:_REASON_LENGTH_MAX])
 
 
-def _renames(facts: StreamFacts, findings: list[Finding]) -> Iterable[Action]:
-    """Misnamed segments go to their names by way of a parking name, so that two can change places."""
+def _renames(facts: StreamFacts, findings: list[Finding]) -> tuple[list[Action], set[int]]:
+    """Misnamed segments go to their names by way of a parking name, so that two can change places.
+
+    Also returns the ids of the segments that get their names.
+    """
     stream = facts.path
-    targets = {target for _, target in facts.misnamed}
-    parked: set[str] = set()
+    sources = {source for source, _ in facts.misnamed}
+    taken = set(facts.segments) - sources
+    actions: list[Action] = []
+    targets: list[str] = []
     for source, target in facts.misnamed:
-        if target in parked:
-            yield SetAside(stream, source)
+        if target in taken or target in targets:
+            actions.append(SetAside(stream, source))
         else:
-            parked.add(target)
-            yield RenameSegment(stream, source, target + MISPLACED)
+            targets.append(target)
+            actions.append(RenameSegment(stream, source, target + MISPLACED))
     for finding in findings:
         name = os.path.basename(finding.path)
         if finding.code == "segment-misplaced":
-            targets.add(name.removesuffix(MISPLACED))
-        elif finding.code == "segment-foreign":
-            yield SetAside(stream, name)
-    for target in sorted(targets):
-        yield RenameSegment(stream, target + MISPLACED, target)
+            targets.append(name.removesuffix(MISPLACED))
+        elif finding.code == "segment-foreign" and name not in sources:
+            actions.append(SetAside(stream, name))
+    actions += [RenameSegment(stream, target + MISPLACED, target) for target in targets]
+    parsed = (names.parse_segment_name(target) for target in targets)
+    return actions, {segment[1] for segment in parsed if segment}

@@ -85,15 +85,15 @@ def apply_plan(plan: RepairPlan, surroundings: Surroundings, told: Told | None =
                 _take(files, actions[0], surroundings.clock)
             _tell(told, actions[0])
             continue
-        offline = [action for action in actions if not isinstance(action, RecordGaps)]
         with _stream_held(files, path, surroundings.lock_timeout):
-            for action in offline:
-                _take(files, action, surroundings.clock)
-                _tell(told, action)
-        for action in actions:
-            if isinstance(action, RecordGaps):
-                _record_gaps(action, surroundings)
-                _tell(told, action)
+            for action in actions:
+                if not isinstance(action, RecordGaps):
+                    _take(files, action, surroundings.clock)
+                    _tell(told, action)
+        for last in actions:
+            if isinstance(last, RecordGaps):
+                _record_gaps(last, surroundings)
+                _tell(told, last)
 
 
 def _directory(action: Action) -> str:

@@ -6,7 +6,6 @@ A snapshot of the stream may hold the old file under another name.
 from __future__ import annotations
 
 import uuid
-from typing import Final
 
 from shardlog.check.blocks import BlockScan
 from shardlog.check.quarantine import copy_pieces, keep_copy
@@ -31,8 +30,6 @@ from shardlog.log.segments import list_segments
 from shardlog.log.walk import Span
 from shardlog.log.writer import ActiveSegment
 
-_STORE_LEVEL: Final = "repair of the store"
-
 
 def rewrite_segment(files: Files, stream: str, name: str) -> None:
     """Write a segment anew with its header mended and, if it is sealed, a fresh footer. Nothing if it is sound.
@@ -43,7 +40,7 @@ def rewrite_segment(files: Files, stream: str, name: str) -> None:
     places = [
         Place(*segment, f"{log_path}/{names.segment_name(*segment)}") for segment in list_segments(files, log_path)
     ]
-    index = next((index for index, place in enumerate(places) if place.path.endswith(f"/{name}")), None)
+    index = next((index for index, place in enumerate(places) if place.path == f"{log_path}/{name}"), None)
     if index is None:
         return
     place = places[index]

@@ -37,6 +37,11 @@ class Place:
     true_name: str | None = None
     """The name that the header tells, where that is another one."""
 
+    @property
+    def is_of_another(self) -> bool:
+        """Whether the file is that of another segment, or of another stream's."""
+        return self.problem is not None and self.problem[0] in ("segment-misnamed", "segment-foreign")
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -163,7 +168,7 @@ def _check_open_segment(subject: Subject, place: Place, end: End, lineage: Linea
     scan.run()
     lineage.leave(scan)
     is_damaged = scan.is_damaged or header is None
-    if scan.footer is not None or end.is_sealed:
+    if (scan.footer is not None or end.is_sealed) and not place.is_of_another:
         blocks_end = scan.footer.header.offset if scan.footer is not None else end.offset
         problem = footer_problem(file, place.segment_id, seed, blocks_end, None if is_damaged else scan)
         if problem is not None:

@@ -7,7 +7,7 @@ import os
 from shardlog.check.continuity import check_end, check_first, check_join
 from shardlog.check.findings import Finding, StreamFacts
 from shardlog.check.index import check_live_index, check_unused_index
-from shardlog.check.inventory import check_inventory
+from shardlog.check.inventory import check_inventory, check_order, without_strangers
 from shardlog.check.lineage import Lineage
 from shardlog.check.mark import LogEndFacts, check_mark, check_tail, check_unpublished, find_end, read_mark
 from shardlog.check.segments import End, Passed, Place, check_segment, end_of, own_end, read_header
@@ -43,6 +43,7 @@ def _check_held(subject: Subject) -> StreamFacts:
         subject.live is not None,
         check.facts is None or bool(judged and judged.damage),
         tuple((os.path.basename(place.path), place.true_name) for place in places if place.true_name is not None),
+        tuple(os.path.basename(place.path) for place in places),
     )
 
 
@@ -78,6 +79,11 @@ class StreamCheck:
                     subject.add(code, place.path, message, offset=0, segment_id=place.segment_id)
             return
         horizon = state.trim_horizon if state else self._places[0].first_sequence
+        last_id = self._mark.segment_id if self._mark else None
+        if subject.live is not None and self.facts is not None:
+            last_id = self.facts.last_id
+        self._places = without_strangers(subject, self._places, self._stream_uuid, last_id)
+        check_order(subject, self._places)
         self._drop_expired(horizon)
         last = self._check_segments(horizon, self._stream_uuid)
         self._check_end(last, unsynced)
@@ -114,8 +120,8 @@ class StreamCheck:
                 end = end_of(subject.files, place, successor, stream_uuid)
             else:
                 end = self._end_of_last(place, stream_uuid)
-            if before is not None:
-                check_join(subject, before, place)
+            if before is not None and not check_join(subject, before, place):
+                self._lineage.lose()
             before = check_segment(subject, place, end, self._lineage, stream_uuid)
             if self._mark is not None and self._mark.segment_id == place.segment_id and place.header is not None:
                 check_mark(subject, self._mark, place.header, before)
@@ -138,7 +144,8 @@ class StreamCheck:
             check_end(subject, last, facts.last_id, facts.end.next_sequence, "the index")
         elif subject.live is None and mark is not None and mark.segment_id > place.segment_id:
             check_end(subject, last, mark.segment_id, mark.next_sequence, "MARK")
-        check_tail(subject, facts, place, unsynced)
+        if facts.last_id == place.segment_id:
+            check_tail(subject, facts, place, unsynced)
         if subject.live is not None:
             check_unpublished(subject, place)
             check_live_index(subject, self._places, last, self._lineage)

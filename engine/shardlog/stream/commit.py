@@ -27,8 +27,9 @@ from shardlog.files.protocol import Site
 from shardlog.format import control
 from shardlog.format.commit import HEADER_BYTES
 from shardlog.format.control import Control
-from shardlog.index.environment import Index, IndexWrite
+from shardlog.index.environment import Index
 from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
+from shardlog.index.transaction import IndexWrite
 from shardlog.log.mark_file import MarkFile
 from shardlog.model import Appended
 from shardlog.options import StreamOptions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 from typing import Final, Literal
@@ -92,7 +93,8 @@ class Reading:
         written = asyncio.Event()
 
         def announce() -> None:
-            loop.call_soon_threadsafe(written.set)
+            with suppress(RuntimeError):  # the loop was closed under its tasks: nobody waits there any more
+                loop.call_soon_threadsafe(written.set)
 
         watch.add_callback(announce)
         try:

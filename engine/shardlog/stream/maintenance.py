@@ -45,14 +45,15 @@ class Maintenance:
 
     def _look_after(self, stream: OpenStream) -> timedelta:
         """One pass over one stream; how soon it wants the next one."""
+        options = stream.commits.options
         try:
+            options = stream.state().options  # another process may have changed them
             stream.retention.expire(force=False)
-            stream.sharder.tick()
+            stream.sharder.follow(options.sharding)
         except Closed:
             return PAUSE_MAX
         except ShardlogError as error:
             _log.error("%s: maintenance failed: %s", stream.path, error)
-        options = stream.commits.options
         wishes = [options.segment_age / PASSES_PER_SEGMENT_AGE]
         if options.sharding is not None:
             wishes.append(options.sharding.window / PASSES_PER_SEGMENT_AGE)

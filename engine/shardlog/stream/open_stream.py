@@ -19,8 +19,8 @@ from shardlog.errors import Closed
 from shardlog.files.protocol import Files
 from shardlog.files.watch import Watch
 from shardlog.format import names
-from shardlog.index.environment import SegmentName
 from shardlog.index.tail import Tail
+from shardlog.index.transaction import SegmentName
 from shardlog.log.segments import Segments
 from shardlog.model import Appended, ShardStatistics, Statistics
 from shardlog.stream.append import Request

@@ -20,8 +20,9 @@ from shardlog.files.protocol import Files, LockFile, Site
 from shardlog.format import names
 from shardlog.format.checksum import crc32c
 from shardlog.format.mark import Mark
-from shardlog.index.environment import Index, IndexContent, SegmentName
+from shardlog.index.environment import Index, IndexContent
 from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
+from shardlog.index.transaction import SegmentName
 from shardlog.log.mark_file import MarkFile, create_mark
 from shardlog.log.recovery import LogEnd, add_counts, find_log_end
 from shardlog.log.segments import expired_segments, read_segment_header

@@ -13,8 +13,8 @@ from shardlog.format import control
 from shardlog.format.commit import CONTROL_SHARD, encode_block, encode_entry
 from shardlog.format.control import Control, encode_controls
 from shardlog.format.segment import SparsePosition
-from shardlog.index.environment import IndexWrite
 from shardlog.index.tail import CLOSED, Tail
+from shardlog.index.transaction import IndexWrite
 from shardlog.log.recovery import INDEX_STRIDE_BYTES, Counts, add_counts
 from shardlog.model import Appended
 from shardlog.options import PRODUCERS_MAX

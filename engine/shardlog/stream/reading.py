@@ -15,8 +15,9 @@ from shardlog.errors import CorruptLog, TrimmedData
 from shardlog.format import names
 from shardlog.format.commit import CONTROL_SHARD, Batch
 from shardlog.format.record import BatchContext, StoredBatch
-from shardlog.index.environment import Index, SegmentName
+from shardlog.index.environment import Index
 from shardlog.index.tail import Tail
+from shardlog.index.transaction import SegmentName
 from shardlog.log.segments import Segments
 from shardlog.log.walk import Block, Damage, Span, walk
 

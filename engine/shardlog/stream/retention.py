@@ -23,8 +23,9 @@ from shardlog.clock import MICROSECOND, Clock
 from shardlog.errors import StorageFull
 from shardlog.files.protocol import Files
 from shardlog.format import control
-from shardlog.index.environment import Index, SegmentName
+from shardlog.index.environment import Index
 from shardlog.index.tail import Tail
+from shardlog.index.transaction import SegmentName
 from shardlog.log.segments import Segments
 from shardlog.log.writer import remove_expired
 from shardlog.options import StreamOptions

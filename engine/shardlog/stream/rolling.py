@@ -18,8 +18,9 @@ from shardlog.files.gate import roll_held
 from shardlog.files.protocol import Files, LockFile, Site
 from shardlog.format.mark import Mark
 from shardlog.format.segment import Footer, Predecessor, SegmentHeader
-from shardlog.index.environment import Index, IndexWrite, SegmentName
+from shardlog.index.environment import Index
 from shardlog.index.tail import CLOSED, MUST_ROLL, ROLLING, Tail
+from shardlog.index.transaction import IndexWrite, SegmentName
 from shardlog.log.mark_file import MarkFile
 from shardlog.log.segments import Segments
 from shardlog.log.writer import (

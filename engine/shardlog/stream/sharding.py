@@ -153,7 +153,10 @@ class Sharder:
 
     def tick(self) -> None:
         """Called after each append: takes a sample when one is due, and acts on it. Costs a comparison otherwise."""
-        policy = self._stream.commits.options.sharding
+        self.follow(self._stream.commits.options.sharding)
+
+    def follow(self, policy: ShardingPolicy | None) -> None:
+        """The same by a given policy."""
         if policy is None:
             return
         now_us = self._stream.clock.wall_us()
