@@ -8,7 +8,7 @@ import random
 import sys
 
 from tests.crash.exploration import Plan, Tally, explore_together
-from tests.crash.workloads import WORKLOADS, sweeps
+from tests.crash.workloads import WORKLOADS, sweeps, torn_sweep
 
 from shardlog.testing.crash_states import Strategy
 
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-least", type=int, default=0, help="distinct images, or it fails")
     arguments = parser.parse_args()
-    workloads = [*WORKLOADS, *sweeps("fsync"), *sweeps("os")]
+    workloads = [*WORKLOADS, *sweeps("fsync"), *sweeps("os"), *torn_sweep()]
     random.Random(arguments.seed).shuffle(workloads)
     workloads.sort(key=lambda workload: workload not in WORKLOADS)
     plan = Plan(Strategy(random_choices=12, seed=arguments.seed), recovered_one_in=16)

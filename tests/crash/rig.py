@@ -16,7 +16,7 @@ from shardlog.testing.clock import ManualClock
 from shardlog.testing.failing import FailingFiles, Fault, Killed, Kind
 from shardlog.testing.images import scratch_directory
 from shardlog.testing.journal import Journal
-from shardlog.testing.operations import Recording
+from shardlog.testing.operations import DirectorySynced, Operation, Outcome, Recording, Synced
 from shardlog.testing.oracle import sight_violations
 from shardlog.testing.promises import promises_at
 from shardlog.testing.recording import RecordingFiles
@@ -89,7 +89,7 @@ class Recorded:
 
 
 def record(workload: Workload, skipped: frozenset[Site] = frozenset()) -> Recorded:
-    """Run a workload; its end is as if the process were killed."""
+    """Run a workload; its end is as if the process were killed. Where syncs are skipped, that is where it starts."""
     with scratch_directory() as root, same_uuids():
         rig = Rig(root, skipped)
         try:
@@ -97,22 +97,33 @@ def record(workload: Workload, skipped: frozenset[Site] = frozenset()) -> Record
         finally:
             rig.faults.die()
             rig.journal.abandon()
-        return Recorded(workload.name, rig.recorder.recording(), rig.first)
+        recording = rig.recorder.recording()
+        left_out = [index for index, operation in enumerate(recording.operations) if is_skipped(operation)]
+        return Recorded(workload.name, recording, max(rig.first, left_out[0] if left_out else 0))
+
+
+def is_skipped(operation: Operation) -> bool:
+    """Whether it is a sync that was left out."""
+    return isinstance(operation, Synced | DirectorySynced) and operation.outcome is Outcome.SKIPPED
 
 
 def killed_at(name: str, script: Script, epilogue: Script, nth: int, written: int | None = None) -> Workload:
     """A script that is killed before its nth change (or within, if that is a write), and what comes after."""
 
     def run(rig: Rig) -> None:
-        rig.faults.add(Fault(Killed, nth=nth, written=written))
-        try:
-            script(rig)
-        except Killed:
+        def kill() -> Killed:
             rig.first = len(rig.recorder.recording().operations)
+            return Killed()
+
+        fault = Fault(kill, nth=nth, written=written)
+        rig.faults.add(fault)
+        try:
+            script(rig)  # which may have expected to be killed just there
+        except Killed:
             rig.restart()
-            epilogue(rig)
-        else:
-            raise AssertionError(f"{name} has fewer than {nth} changes")
+        assert fault.seen >= nth, f"{name} has fewer than {nth} changes"
+        _go_on(rig)
+        epilogue(rig)
 
     return Workload(f"{name}, killed {'before' if written is None else 'within'} {nth}", run)
 
@@ -125,8 +136,7 @@ def interrupted_at(name: str, script: Script, epilogue: Script, nth: int, after:
         with suppress(KeyboardInterrupt):
             script(rig)
         rig.first = len(rig.recorder.recording().operations)
-        if not rig.journal.is_open:
-            rig.journal.open()
+        _go_on(rig)
         epilogue(rig)
 
     return Workload(f"{name}, interrupted {'after' if after else 'before'} {nth}", run)
@@ -140,8 +150,7 @@ def full_at(name: str, script: Script, epilogue: Script, nth: int) -> Workload:
         with suppress(StorageFull):
             script(rig)
         rig.first = len(rig.recorder.recording().operations)
-        if not rig.journal.is_open:
-            rig.journal.open()
+        _go_on(rig)
         epilogue(rig)
 
     return Workload(f"{name}, disk full at {nth}", run)
@@ -164,6 +173,11 @@ def unsynced_at(name: str, script: Script, epilogue: Script, nth: int) -> Worklo
         epilogue(rig)
 
     return Workload(f"{name}, sync {nth} fails", run)
+
+
+def _go_on(rig: Rig) -> None:
+    if not rig.journal.is_open:
+        rig.journal.open()
 
 
 def count_of(script: Script, kinds: frozenset[Kind]) -> int:

@@ -209,6 +209,37 @@ def torn_tails(rig: Rig) -> None:
     rig.journal.append(key)
 
 
+def unsynced_names(rig: Rig) -> None:
+    """Killed when a new stream, or a new segment, has its name, and the name is not synced."""
+    journal = rig.journal
+    journal.open()
+    rig.faults.add(Fault(Killed, nth=3, site=Site.STREAM_ENTRY))
+    with suppress(Killed):
+        new_stream(rig)
+        raise AssertionError("nothing was killed")
+    rig.restart()
+    (key,) = journal.streams()
+    journal.append(key)
+    rig.faults.add(Fault(Killed, site=Site.SEGMENT_ENTRY))
+    with suppress(Killed):
+        journal.append(key, 6, payload=LARGE)
+        raise AssertionError("nothing was killed")
+    rig.restart()
+    journal.append(key)
+    journal.append(key)
+
+
+def torn_once(rig: Rig) -> None:
+    """One torn tail and its recovery, to be killed at every step."""
+    rig.journal.open()
+    key = new_stream(rig)
+    rig.journal.append(key)
+    fault = Fault(Killed, kinds=frozenset({Kind.WRITE}), path_end=".seg", written=700)
+    _killed_within_append(rig, key, fault, payload=LARGE)
+    rig.journal.append(key)
+    rig.journal.close()
+
+
 def refused(rig: Rig) -> None:
     """The disk is full when all of a block but its padding is written: refused, it must not come back."""
     rig.journal.open()
@@ -318,6 +349,7 @@ WORKLOADS = [
         for level in ("fsync", "os")
     ),
     Workload("torn tails", torn_tails),
+    Workload("unsynced names", unsynced_names),
     Workload("refused", refused),
     *(
         Workload(f"failed {site.value}, {level}", partial(failed_syncs, durability=level, site=site))
@@ -349,3 +381,9 @@ def sweeps(durability: str) -> list[Workload]:
         *(full_at(name, script, afterlife, nth) for nth in range(1, count_of(script, NEEDING_SPACE) + 1)),
         *(unsynced_at(name, script, afterlife, nth) for nth in range(1, count_of(script, SYNCING) + 1)),
     ]
+
+
+def torn_sweep() -> list[Workload]:
+    """`torn_once`, killed at each of its steps, those of the recovery included."""
+    changes = range(1, count_of(torn_once, CHANGING) + 1)
+    return [killed_at("torn once", torn_once, afterlife, nth, written) for nth in changes for written in (None, 520)]

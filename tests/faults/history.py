@@ -106,9 +106,9 @@ class History:
         if found is None:
             self.violations.append(f"the store could not be examined: {self.failures[-3:]}")
             return
-        for name in VIEWS:
-            if views.get(name, []) != found:
-                self.violations.append(f"{name}: expected {_brief(found)}, found {_brief(views.get(name, []))}")
+        for view in VIEWS:
+            if views.get(view, []) != found:
+                self.violations.append(f"{view}: expected {_brief(found)}, found {_brief(views.get(view, []))}")
         if self._may_be_removed() and not found:
             self._forget_all()
             numbers_before = 0

@@ -27,10 +27,6 @@ from shardlog.files.posix import PosixFile, PosixFiles
 Moment = Literal["appending", "a step", "opening", "closed", "opened again"]
 MOMENTS: Final[tuple[Moment, ...]] = get_args(Moment)
 
-STEPS_OF_OPENING: Final = 12
-"""About as many as opening takes after a crash; creating a store and a stream takes some more."""
-STEPS_MAX: Final = 120
-ACKNOWLEDGEMENTS_MAX: Final = 80
 WRITERS_MAX: Final = 4
 
 _STEPS: Final = {
@@ -38,6 +34,14 @@ _STEPS: Final = {
     PosixFiles: ("create", "rename", "unlink", "make_directory", "sync_directory"),
 }
 """What changes a disk, in the seam to it."""
+# Opening takes about as many steps after a crash; creating a store and a stream takes some more.
+_COUNTS_MAX: Final[dict[Moment, int]] = {
+    "appending": 80,
+    "a step": 120,
+    "opening": 12,
+    "closed": 80,
+    "opened again": 80,
+}
 _NUMBERS_PER_CUT: Final = 1000
 _DELAY_MAX_SECONDS: Final = 0.002
 
@@ -54,10 +58,10 @@ class Cut:
     @classmethod
     def drawn(cls, source: random.Random, moment: Moment | None = None) -> Cut:
         """One at random."""
-        moment = moment or source.choice(MOMENTS)
-        most = {"a step": STEPS_MAX, "opening": STEPS_OF_OPENING}.get(moment, ACKNOWLEDGEMENTS_MAX)
-        writers = 1 if moment == "opening" else source.randint(1, WRITERS_MAX)
-        return cls(moment, source.randint(1, most), writers, source.random() * _DELAY_MAX_SECONDS)
+        chosen: Moment = moment or source.choice(MOMENTS)
+        writers = 1 if chosen == "opening" else source.randint(1, WRITERS_MAX)
+        count = source.randint(1, _COUNTS_MAX[chosen])
+        return cls(chosen, count, writers, source.random() * _DELAY_MAX_SECONDS)
 
 
 class Machine:
@@ -168,7 +172,7 @@ def _is_time(cut: Cut, told: list[list[Event]]) -> bool:
     """Whether the parent has heard enough."""
     if cut.moment == "appending":
         return sum(event[0] == "acknowledged" for events in told for event in events) >= cut.count
-    return told[0][-1:] == [("power cut",)]
+    return any(event == ("power cut",) for event in told[0][-1:])
 
 
 def _listen(told: dict[Child, list[Event]], is_enough: Callable[[], bool]) -> None:

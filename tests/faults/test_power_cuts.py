@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ CUTS_IN_TORTURE = 40
 SEEDS_IN_TORTURE = range(4)
 
 PLANS = {
-    "small segments": {"read_every": 7},
-    "large segments": {"segment_bytes": 4 << 20, "text_bytes": 15_000, "read_every": 20},
+    "small segments": Plan("", read_every=7),
+    "large segments": Plan("", segment_bytes=4 << 20, text_bytes=15_000, read_every=20),
 }
 """Rolls are common in the one; in the other there are checkpoints, at every MiB."""
 
@@ -65,12 +66,10 @@ def test_a_few_power_cuts(new_machine: NewMachine, tally: Tally, seed: int, leve
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("number", SEEDS_IN_TORTURE)
-def test_many_power_cuts(
-    new_machine: NewMachine, tally: Tally, seed: int, number: int, level: str, plan: dict[str, int]
-) -> None:
+def test_many_power_cuts(new_machine: NewMachine, tally: Tally, seed: int, number: int, level: str, plan: Plan) -> None:
     """The same, many times over on one disk; and with segments so large that they hold checkpoints."""
     source = random.Random(f"{seed} {number}")
-    machine = new_machine(Plan("", level, **plan))
+    machine = new_machine(replace(plan, level=level))
     cut_again_and_again(machine, [Cut.drawn(source) for _ in range(CUTS_IN_TORTURE)], tally)
 
 

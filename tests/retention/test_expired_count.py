@@ -10,30 +10,28 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shardlog.stream.retention import ClockWatch, SegmentAge, expired_count
+from shardlog.stream.retention import ClockWatch, SegmentAge, expired_by_age, expired_by_bytes
 from shardlog.testing.clock import ManualClock
 
 HOUR_US = 3_600_000_000
 RETENTION = timedelta(hours=24)
-MIB = 1 << 20
 
 
-def ages_of(created_hours: Sequence[float], segment_bytes: int = MIB) -> list[SegmentAge]:
+def ages_of(created_hours: Sequence[float]) -> list[SegmentAge]:
     """Sealed segments by the wall clock's hour when each one's successor was created, and its last commit was made.
 
     Append time never goes back: commits keep the highest time that there was.
     """
     last = accumulate(created_hours, max)
     return [
-        SegmentAge(round(before * HOUR_US), round(created * HOUR_US), segment_bytes)
+        SegmentAge(round(before * HOUR_US), round(created * HOUR_US), 1)
         for created, before in zip(created_hours, last, strict=True)
     ]
 
 
 def expired(created_hours: Sequence[float], now_hours: float, retention: timedelta | None = RETENTION) -> int:
     """How many of such segments expire by age."""
-    ages = ages_of(created_hours)
-    return expired_count(ages, retention, None, len(ages) * MIB, round(now_hours * HOUR_US))
+    return expired_by_age(ages_of(created_hours), retention, round(now_hours * HOUR_US))
 
 
 def test_a_segment_expires_when_its_last_commit_has() -> None:
@@ -64,9 +62,9 @@ def test_a_clock_that_jumped_forward_and_back_does_not_evict() -> None:
 
 def test_an_active_segment_of_the_future_does_not_pin_for_ever() -> None:
     """The last sealed one is as old as its own commits, where these are of before the jump."""
-    ages = [SegmentAge(10 * HOUR_US, 999 * HOUR_US, MIB)]
-    assert expired_count(ages, RETENTION, None, MIB, 34 * HOUR_US) == 1
-    assert expired_count(ages, RETENTION, None, MIB, 33 * HOUR_US) == 0
+    ages = [SegmentAge(10 * HOUR_US, 999 * HOUR_US, 1)]
+    assert expired_by_age(ages, RETENTION, 34 * HOUR_US) == 1
+    assert expired_by_age(ages, RETENTION, 33 * HOUR_US) == 0
 
 
 @pytest.mark.parametrize(
@@ -76,16 +74,7 @@ def test_an_active_segment_of_the_future_does_not_pin_for_ever() -> None:
 def test_by_bytes_the_oldest_go_until_the_rest_fits(cap: int | None, in_all: int, wanted: int) -> None:
     """The active segment counts, and stays; whatever the age is."""
     ages = [SegmentAge(0, 0, size) for size in (1, 2, 3)]
-    assert expired_count(ages, None, cap, in_all, 0) == wanted
-
-
-def test_the_stricter_of_age_and_bytes_decides() -> None:
-    """Each by itself, and both."""
-    ages = ages_of([1, 2, 3, 4])
-    now_us = 26 * HOUR_US
-    assert expired_count(ages, RETENTION, 5 * MIB, 5 * MIB, now_us) == 2
-    assert expired_count(ages, RETENTION, 2 * MIB, 5 * MIB, now_us) == 3
-    assert expired_count(ages, None, 2 * MIB, 5 * MIB, now_us) == 3
+    assert expired_by_bytes(ages, cap, in_all) == wanted
 
 
 def plainly(ages: Sequence[SegmentAge], cutoff_us: int) -> int:
@@ -109,7 +98,7 @@ def test_the_count_follows_the_rule(times: list[tuple[int, int]], now_us: int, r
     ages = [SegmentAge(last, created, 1) for last, created in times]
 
     def count(now_us: int, retention_us: int) -> int:
-        return expired_count(ages, timedelta(microseconds=retention_us), None, len(ages), now_us)
+        return expired_by_age(ages, timedelta(microseconds=retention_us), now_us)
 
     assert count(now_us, retention_us) == plainly(ages, now_us - retention_us)
     assert count(now_us + 1, retention_us) >= count(now_us, retention_us) >= count(now_us, retention_us + 1)

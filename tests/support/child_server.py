@@ -15,7 +15,7 @@ import traceback
 
 from tests.support.children import MESSAGE_BYTES_MAX, Channel
 
-_IMPORTED_FIRST = ("asyncio", "shardlog", "tests.support.faults", "tests.support.history")
+_IMPORTED_FIRST = ("asyncio", "pytest", "shardlog", "tests.support.faults", "tests.support.history")
 
 
 def _serve(control: socket.socket) -> None:

@@ -44,28 +44,25 @@ def check_inventory(subject: Subject) -> list[Place]:
 
 
 def without_strangers(subject: Subject, places: list[Place], stream_uuid: bytes, last_id: int | None) -> list[Place]:
-    """The places that belong to the log: all but files of other segments that nothing in the log continues.
+    """The places that belong to the log: all but files of other segments under names that nothing in the log tells.
 
     `last_id` is the segment that MARK or the index names. Headers are read, and dropped again.
     """
-    before_ids: dict[str, int] = {}
     for place in places:
         read_header(subject.files, place, stream_uuid)
-        if place.header is not None:
-            before_ids[place.path] = place.header.predecessor.segment_id
-            place.header = None
-    names_taken = {os.path.basename(place.path) for place in places if not place.is_of_another}
+        place.header = None
+    told_ids = {last_id, *(segment_id for place in places for segment_id in place.told_ids)}
+    proper = [place for place in places if not place.is_of_another]
+    told_ids -= {place.segment_id for place in proper}
+    proper_names = {os.path.basename(place.path) for place in proper}
     kept = []
-    for index, place in enumerate(places):
-        successors = (other for other in places[index + 1 :] if not other.is_of_another)
-        successor = next(successors, None) if place.is_of_another else None
-        expected_id = last_id if successor is None else before_ids.get(successor.path)
-        if not place.is_of_another or expected_id == place.segment_id:
+    for place in places:
+        if not place.is_of_another or place.segment_id in told_ids:
             kept.append(place)
             continue
         assert place.problem is not None
         code, message = place.problem
-        if place.true_name in names_taken:
+        if place.true_name in proper_names:
             code, message = "segment-foreign", f"a second copy of {place.true_name}"
         subject.add(code, place.path, message)
     return kept

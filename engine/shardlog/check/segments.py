@@ -36,6 +36,8 @@ class Place:
     """Code and message."""
     true_name: str | None = None
     """The name that the header tells, where that is another one."""
+    told_ids: tuple[int, ...] = ()
+    """The ids that the header tells, whatever the file's name: its own, and its predecessor's."""
 
     @property
     def is_of_another(self) -> bool:
@@ -92,6 +94,8 @@ def read_header(files: Files, place: Place, stream_uuid: bytes | None) -> None:
             place.problem = ("segment-misnamed", f"its header is that of {place.true_name}")
         else:
             place.header = header
+        if stream_uuid == header.stream_uuid:
+            place.told_ids = (header.segment_id, header.predecessor.segment_id)
     finally:
         file.close()
 

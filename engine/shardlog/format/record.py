@@ -204,8 +204,7 @@ def encode_batch(rows: list[Row], positions: Sequence[int]) -> bytes:
     """
     try:
         body = values.encode(rows)
-        images = [image for column in (1, 2, 3) for row in rows if (image := row[column]) is not None]
-        exact = values.are_kept(images)
+        exact = values.are_kept(rows)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         _check_rows(rows, positions)
         raise InvalidArgument(f"records cannot be encoded: {error}") from error

@@ -61,7 +61,11 @@ def encode(value: object) -> bytes:
 
 
 def encode_for_routing(value: object) -> bytes:
-    """An encoding that is the same for values that are equal keys: maps sorted, numbers without trailing zeros."""
+    """An encoding that is the same for keys that are equal and of the same types.
+
+    Maps are sorted; an int and a Decimal of the same number are the same key, as in DynamoDB. A float or a bool that
+    equals an int is another key.
+    """
     return ormsgpack.packb(value, default=_routing_extension, option=_PASSTHROUGH | ormsgpack.OPT_SORT_KEYS)
 
 
@@ -110,17 +114,17 @@ def decode_extension(code: int, content: memoryview) -> Any:
 _decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=decode_extension).decode
 
 
-def are_kept(images: list[dict[str, Any]]) -> bool:
-    """Whether images that the encoder took come back as they are: whether all their values are of the types above.
+def are_kept(rows: list[list[Any]]) -> bool:
+    """Whether the images in rows that the encoder took come back as they are: all their values are of the types above.
 
     For images that the encoder refused the answer means nothing.
     """
-    # What CPython's collector sees in a dict with string keys is its values and nothing else: a flat list of all of
-    # them in one call. Where that is not so, the count tells, and the values are walked.
-    values = gc.get_referents(*images)
-    if len(values) == sum(map(len, images)) and set(map(type, values)) <= _SCALARS:
+    # What CPython's collector sees in a dict is its values (and keys, if not all were always strings): so this is a flat
+    # list of all values in two calls. Most images are flat, and the types of their values settle it.
+    values = gc.get_referents(*gc.get_referents(*rows))
+    if _SCALARS.issuperset(map(type, values)):
         return True
-    return all(_is_kept(image, -1) for image in images)
+    return all(_is_kept(image, -1) for row in rows for image in row if type(image) is dict)
 
 
 def _is_kept(value: Any, level: int) -> bool:

@@ -162,7 +162,7 @@ class Index:
 
     def copy_to(self, directory: str) -> None:
         """Copy what is published now into an empty directory, while others go on writing."""
-        with self._translated:
+        with self._translated, self._reading:
             self._open().copy(directory)
 
     def check_readers(self) -> None:

@@ -109,7 +109,7 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
     for index in range(first_scanned, len(segments)):
         first_sequence, segment_id = segments[index]
         seed = seed_of(header.stream_uuid, segment_id)
-        is_last = index == len(segments) - 1
+        next_first = segments[index + 1][0] if index + 1 < len(segments) else None
         file = files.open_to_read(f"{log_path}/{segment_name(first_sequence, segment_id)}")
         try:
             if index > first_scanned:
@@ -117,15 +117,18 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
                 found = find_block(file, 0, file.data_end(), seed, end.next_sequence)
                 end.offset, end.last_crc, end.positions, end.sealed = found.offset if found else 0, -1, [], False
                 end.header = replace(end.header, first_sequence=first_sequence, segment_id=segment_id)
-            _Scan(file, end, seed, mark, is_last).run()
+            _Scan(file, end, seed, mark, next_first).run()
         finally:
             file.close()
     if mark and not any(segment_id >= mark.segment_id for _, segment_id in segments):
+        first_missing = min(end.next_sequence, mark.next_sequence)
+        # The checksum of a block that is not there tells readers that something is missing before the end.
+        end.next_sequence, end.last_crc = max(end.next_sequence, mark.next_sequence), mark.last_crc
         end.damage.append(
             CorruptLog(
                 f"{log_path}: MARK says that segment {mark.segment_id} existed, and it is missing",
                 segment=log_path,
-                sequences=(min(end.next_sequence, mark.next_sequence), mark.next_sequence),
+                sequences=(first_missing, mark.next_sequence),
                 witnesses=("MARK",),
             )
         )
@@ -185,13 +188,13 @@ def _newest_readable(
 
 
 class _Scan:
-    """One segment's part of the scan."""
+    """One segment's part of the scan. `next_first` is where the next segment begins; None: this is the last."""
 
-    def __init__(self, file: File, end: LogEnd, seed: int, mark: Mark | None, is_last: bool) -> None:
+    def __init__(self, file: File, end: LogEnd, seed: int, mark: Mark | None, next_first: int | None) -> None:
         self._file = file
         self._end = end
         self._seed = seed
-        self._is_last = is_last
+        self._next_first = next_first
         self._size = file.data_end()
         segment_id = end.header.segment_id
         here = mark if mark and mark.segment_id == segment_id else None
@@ -291,18 +294,20 @@ class _Scan:
         return resumed is not None
 
     def _number_after(self, stopped: Damage, nonzero_end: int) -> int:
-        """A number above all that the bytes from `stopped` to `nonzero_end`, the last of the log, may have held.
+        """A number above all that the bytes from `stopped` to `nonzero_end`, the last of the segment, may have held.
 
-        Told by MARK or by a header that checks out; else a record takes a byte at least. A number too low would be used
-        again, and would hide the damage from readers.
+        Told by the next segment, MARK, or a header that checks out; else a record takes a byte at least. A number too
+        low would be used again, and would hide the damage from readers.
         """
+        if self._next_first is not None:
+            return max(stopped.first, self._next_first)
         is_header_known = stopped.next > stopped.first
         told_end = max(self._synced_offset, stopped.end if is_header_known else stopped.offset)
         return max(self._synced_sequence, stopped.next) + max(0, nonzero_end - told_end)
 
     def _witnesses(self, stopped: Damage, is_something_there: bool) -> list[str]:
         witnesses = []
-        if not self._is_last:
+        if self._next_first is not None:
             witnesses.append("a later segment")
         # Its offset, not its number: numbers jump without any bytes being written.
         if self._synced_offset > stopped.offset:

@@ -5,8 +5,8 @@ commit is done, those in it are woken, and the first that came since leads next.
 requests have their outcome or it is its turn to lead, and nobody is woken to find that there is nothing to do.
 
 Ctrl-C may strike between any two steps, and who is interrupted must not leave a queue that waits for it for ever. So
-whoever comes ends with `_leave`, however it ends. Each step moves a ticket by adding it to where it goes before taking it
-from where it was, and `_leave` can be taken again from the start at any of its own steps.
+whoever comes ends with `_leave`, however it ends. Each step moves a ticket by adding it to where it goes before taking
+it from where it was, and `_leave` can be taken again from the start at any of its own steps.
 """
 
 from __future__ import annotations

@@ -232,7 +232,8 @@ class OpenStream:
         counts = self.index.counts()
         before = decode_state(self.segments.header(*oldest).snapshot).counts
         replaced_ms = {parent: child.created_ms for child in state.shards for parent in child.parent_ids}
-        ended_us = self._time_of(max(shard.end_sequence or 0 for shard in state.shards)) if state.closed else 0
+        ended = max((shard.end_sequence or 0 for shard in state.shards), default=0)
+        ended_us = self._time_of(ended) if state.closed else 0
         found = []
         for shard in sorted(state.shards, key=lambda shard: shard.shard_id):
             records, body_bytes = counts.get(shard.number, (0, 0))

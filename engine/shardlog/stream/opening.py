@@ -76,11 +76,15 @@ def open_to_read(files: Files, path: str, lock_timeout: float) -> OpenedStream:
     Shares the index if somebody has it open; else makes one of its own in a temporary directory, and serves a damaged
     log as far as it goes.
     """
+    lock_path = f"{path}/{names.LOCK}"
+    if not files.exists(lock_path):
+        # A copy without it: nobody has it open, and it is not for a reader to make one.
+        return _read_alone(files, path, files.open_lock_to_read(os.devnull))
     try:
-        lock = files.open_lock(f"{path}/{names.LOCK}")
+        lock = files.open_lock(lock_path)
     except StorageFailed:
         # A medium that cannot be written has no writers.
-        return _read_alone(files, path, files.open_lock_to_read(f"{path}/{names.LOCK}"))
+        return _read_alone(files, path, files.open_lock_to_read(lock_path))
     try:
         with gate_held(lock, path, lock_timeout):
             if lock.is_held_elsewhere(LIVE):

@@ -97,7 +97,8 @@ class Planner:
     def _finish(self, controls: list[Control]) -> None:
         plan, tail = self._plan, self._tail
         checkpoint_offset = tail.checkpoint_offset
-        if tail.offset - checkpoint_offset >= CHECKPOINT_STRIDE_BYTES:
+        # Not with control records alone: they go into the last room that there is, and are short.
+        if self._bodies and tail.offset - checkpoint_offset >= CHECKPOINT_STRIDE_BYTES:
             controls = [*controls, self._checkpoint()]
             checkpoint_offset = tail.offset
         control_sequence = self._sequence

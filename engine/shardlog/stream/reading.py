@@ -82,7 +82,10 @@ class Cursor:
             segment = place.segment
             if segment.segment_id == tail.segment_id:
                 yield from self._step(place, tail.offset, tail.next_sequence)
+                missing = self._missing(_End(tail.offset, tail.next_sequence, tail.last_crc), segment)
                 self.next_sequence = max(self.next_sequence, tail.next_sequence)
+                if missing:
+                    yield missing
                 return
             successor = self._index.segment_after(segment.first_sequence)
             if successor is None:
@@ -136,7 +139,7 @@ class Cursor:
         return _End(offset, successor.first_sequence, None)
 
     def _missing(self, end: _End, successor: SegmentName) -> SegmentDamage | None:
-        """What should have come before the successor and did not."""
+        """What should have come before the successor, or before the tail of this segment, and did not."""
         assert self._place is not None
         if end.last_crc is not None:
             is_complete = self._place.previous_crc in (None, end.last_crc)
@@ -144,7 +147,7 @@ class Cursor:
             is_complete = self.next_sequence >= successor.first_sequence
         if is_complete or self.next_sequence >= end.next_sequence:
             return None
-        damage = Damage(self.next_sequence, end.next_sequence, 0, 0, "what came before this segment is missing")
+        damage = Damage(self.next_sequence, end.next_sequence, 0, 0, "what should come before it is missing")
         return SegmentDamage(names.segment_name(*successor), damage)
 
     def _step(self, place: _Place, end: int, end_sequence: int) -> Iterator[Block | SegmentDamage]:

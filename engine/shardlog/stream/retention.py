@@ -5,8 +5,9 @@ segment after it, whichever is earlier (so a clock that jumped forward and back 
 a control record moves the trim horizon and is synced, which is the commit point; then the files are unlinked, oldest
 first. What a crash leaves of them is removed when the stream is opened.
 
-A wall clock that was set wrong could expire everything. So after it jumped against CLOCK_BOOTTIME nothing expires until
-both have agreed for an hour, and a pass that would remove every one of several sealed segments has to be forced.
+A wall clock that was set wrong could expire everything. So after it jumped against CLOCK_BOOTTIME nothing expires by
+age until both have agreed for an hour, and a pass that would remove every one of several sealed segments by age has to
+be forced. A cap by bytes asks no clock, and holds at once.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final
 
 from shardlog.clock import MICROSECOND, Clock
-from shardlog.errors import StorageFull
+from shardlog.errors import StorageFull, TrimmedData
 from shardlog.files.protocol import Files
 from shardlog.format import control
 from shardlog.index.environment import Index
 from shardlog.index.tail import Tail
 from shardlog.index.transaction import SegmentName
-from shardlog.log.segments import Segments
+from shardlog.log.segments import Segments, expired_segments
 from shardlog.log.writer import remove_expired
 from shardlog.options import StreamOptions
 from shardlog.stream.commit import GroupCommit
+from shardlog.stream.rolling import is_of_age
 
 CLOCK_JUMP: Final = timedelta(minutes=1)
 CLOCK_AGREEMENT: Final = timedelta(hours=1)
@@ -39,7 +41,7 @@ _log = logging.getLogger("shardlog")
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """What a pass of expiry did. `held_back` says why nothing was removed although something is old enough."""
+    """What a pass of expiry did. `held_back` says why something was kept although it is old enough."""
 
     horizon_before: int
     horizon_after: int
@@ -57,29 +59,31 @@ class SegmentAge:
     bytes: int
 
 
-def expired_count(
-    ages: Sequence[SegmentAge], retention: timedelta | None, retention_bytes: int | None, bytes_in_all: int, now_us: int
-) -> int:
-    """How many of the sealed segments, oldest first, are to go."""
-    by_age = by_bytes = 0
-    if retention is not None:
-        cutoff_us = now_us - retention // MICROSECOND
-        newest_us = []
-        lowest_created_us = None
-        for age in reversed(ages):
-            lowest_created_us = min(age.successor_created_us, lowest_created_us or age.successor_created_us)
-            newest_us.append(min(age.last_record_us, lowest_created_us))
-        for moment_us in reversed(newest_us):
-            if moment_us > cutoff_us:
-                break
-            by_age += 1
-    if retention_bytes is not None:
-        for age in ages:
-            if bytes_in_all <= retention_bytes:
-                break
-            bytes_in_all -= age.bytes
-            by_bytes += 1
-    return max(by_age, by_bytes)
+def expired_by_age(ages: Sequence[SegmentAge], retention: timedelta | None, now_us: int) -> int:
+    """How many of the sealed segments, oldest first, hold only what is older than the retention."""
+    if retention is None:
+        return 0
+    cutoff_us = now_us - retention // MICROSECOND
+    lowest_created_us = list(accumulate((age.successor_created_us for age in reversed(ages)), min))
+    count = 0
+    for age, created_us in zip(ages, reversed(lowest_created_us), strict=True):
+        if min(age.last_record_us, created_us) > cutoff_us:
+            break
+        count += 1
+    return count
+
+
+def expired_by_bytes(ages: Sequence[SegmentAge], retention_bytes: int | None, bytes_in_all: int) -> int:
+    """How many of the sealed segments, oldest first, are to go so that the log takes no more than the cap."""
+    if retention_bytes is None:
+        return 0
+    count = 0
+    for age in ages:
+        if bytes_in_all <= retention_bytes:
+            break
+        bytes_in_all -= age.bytes
+        count += 1
+    return count
 
 
 class ClockWatch:
@@ -114,34 +118,54 @@ class Retention:
     def expire(self, force: bool) -> Trimmed:
         """One pass. `force`: even if the clock jumped, and even if nothing sealed would be left."""
         before = self._index.tail()
-        if self._clock_watch.is_suspicious() and not force:
-            return _nothing(before, "the wall clock jumped; nothing expires until it has run true for an hour")
+        try:
+            return self._pass(before, force)
+        except TrimmedData:
+            if self._index.tail().trim_horizon == before.trim_horizon:
+                raise
+            return _nothing(self._index.tail(), None)  # another process expires, too, and was faster
+
+    def _pass(self, before: Tail, force: bool) -> Trimmed:
+        is_suspicious = self._clock_watch.is_suspicious() and not force
         options = self._commits.refreshed_options()
-        with suppress(StorageFull):  # no room for a new segment: all the more reason to expire the old ones
-            self._commits.roll(lambda tail: self._is_old(tail, options))
-        names_of_segments = self._index.segments()
-        ages = [self._age(segment, successor) for segment, successor in pairwise(names_of_segments)]
-        bytes_in_all = sum(age.bytes for age in ages) + self._space(names_of_segments[-1])
-        count = expired_count(ages, options.retention, options.retention_bytes, bytes_in_all, self._clock.wall_us())
-        if count == 0:
-            return _nothing(before, None)
-        if count == len(ages) > 1 and not force:
-            reason = (
-                f"all {count} sealed segments are old enough: a wrong clock looks the same; force it if it is right"
+        if not is_suspicious:
+            with suppress(StorageFull):  # no room for a new segment: all the more reason to expire the old ones
+                self._commits.roll(lambda tail: self._is_old(tail, options))
+        segments = self._without_leftovers()
+        ages = [self._age(segment, successor) for segment, successor in pairwise(segments)]
+        by_age = expired_by_age(ages, options.retention, self._clock.wall_us())
+        held_back = None
+        if by_age and is_suspicious:
+            held_back = "the wall clock jumped; nothing expires by age until it has run true for an hour"
+        elif by_age == len(ages) > 1 and not force:
+            held_back = (
+                f"all {by_age} sealed segments are old enough: a wrong clock looks the same; force it if it is right"
             )
-            _log.warning("%s", reason)
-            return _nothing(before, reason)
-        return self._trim(before, names_of_segments[:count], names_of_segments[count].first_sequence, ages[:count])
+        if held_back:
+            _log.warning("%s", held_back)
+            by_age = 0
+        bytes_in_all = sum(age.bytes for age in ages) + self._space(segments[-1])
+        count = max(by_age, expired_by_bytes(ages, options.retention_bytes, bytes_in_all))
+        if count == 0:
+            return _nothing(before, held_back)
+        horizon = self._trim(segments[:count], segments[count].first_sequence)
+        return Trimmed(before.trim_horizon, horizon, count, sum(age.bytes for age in ages[:count]), held_back)
 
     def _is_old(self, tail: Tail, options: StreamOptions) -> bool:
         """Whether the active segment should be sealed, so that it can expire."""
         if tail.next_sequence == tail.segment_first or options.retention is None:
             return False
         now_us = self._clock.wall_us()
-        return (
-            now_us - tail.segment_created_us >= options.segment_age // MICROSECOND
-            or now_us - tail.timestamp_us >= options.retention // MICROSECOND
-        )
+        return is_of_age(tail, options, now_us) or now_us - tail.timestamp_us >= options.retention // MICROSECOND
+
+    def _without_leftovers(self) -> list[SegmentName]:
+        """All segments, oldest first, once those are gone that a process left which was killed while it trimmed."""
+        segments = self._index.segments()
+        horizon = self._index.tail().trim_horizon
+        leftovers = expired_segments(segments, horizon)
+        if leftovers:
+            self._remove(leftovers, horizon)
+        return segments[len(leftovers) :]
 
     def _age(self, segment: SegmentName, successor: SegmentName) -> SegmentAge:
         header = self._segments.header(*successor)
@@ -150,16 +174,20 @@ class Retention:
     def _space(self, segment: SegmentName) -> int:
         return self._segments.file(*segment).allocated_bytes()
 
-    def _trim(self, before: Tail, expired: Sequence[SegmentName], horizon: int, ages: Sequence[SegmentAge]) -> Trimmed:
-        self._commits.change(
+    def _trim(self, expired: Sequence[SegmentName], horizon: int) -> int:
+        """Move the horizon, then remove what is behind it; where it is now."""
+        state = self._commits.change(
             lambda state, _: [{"kind": control.TRIM, "horizon": horizon}] if state.trim_horizon < horizon else [],
             may_use_reserve=True,
         )
+        self._remove(expired, horizon)
+        return state.trim_horizon
+
+    def _remove(self, expired: Sequence[tuple[int, int]], horizon: int) -> None:
         self._commits.forget_segments_before(horizon)
         self._segments.close_files()
         for segment in expired:
             remove_expired(self._files, self._segments.path_of(*segment))
-        return Trimmed(before.trim_horizon, horizon, len(expired), sum(age.bytes for age in ages))
 
 
 def _nothing(tail: Tail, held_back: str | None) -> Trimmed:

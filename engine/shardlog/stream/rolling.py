@@ -10,9 +10,10 @@ lock ROLL, held over all this, tells a dead roller from one that is between two 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
-from shardlog.clock import Clock
+from shardlog.clock import MICROSECOND, Clock
 from shardlog.errors import StorageFailed, StorageFull
 from shardlog.files.gate import roll_held
 from shardlog.files.protocol import Files, LockFile, Site
@@ -35,6 +36,15 @@ from shardlog.stream.state import decode_state, encode_state
 
 UNSYNCED_NUMBERS_MAX: Final = 1 << 24
 """Level "os": numbers jump so far after a crash, and a segment syncs at the latest after so many."""
+
+AHEAD_US_MAX: Final = timedelta(minutes=1) // MICROSECOND
+"""A segment that was created further in the future than that was created by a clock that ran ahead."""
+
+
+def is_of_age(tail: Tail, options: StreamOptions, now_us: int) -> bool:
+    """Whether the active segment is so old that it should roll; also where, its clock set back, it would never be."""
+    age_us = now_us - tail.segment_created_us
+    return age_us >= options.segment_age_us or age_us < -AHEAD_US_MAX
 
 
 def mark_of(tail: Tail) -> Mark:
@@ -96,7 +106,7 @@ class Roller:
             and tail.durable_sequence < tail.next_sequence
         ):
             return True
-        return self._clock.wall_us() - tail.segment_created_us >= options.segment_age_us
+        return is_of_age(tail, options, self._clock.wall_us())
 
     def roll(self, is_due: Callable[[Tail, StreamOptions], bool], block_bytes: int) -> None:
         """Roll to a segment with room for a block, if it is (still) due.

@@ -85,8 +85,7 @@ class FailingFiles:
         self._faults.append(fault)
 
     def revive(self) -> None:
-        """Forget all faults: another process goes on with the same files."""
-        self._faults.clear()
+        """Another process goes on with the same files, and with the faults that are still to come."""
         self.is_dead = False
 
     def die(self) -> None:
