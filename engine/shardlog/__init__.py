@@ -13,6 +13,7 @@ with shardlog.open("store") as store:
 import logging
 
 from shardlog.api import Store, Stream, open  # noqa: A004 - `shardlog.open`, as `gzip.open`
+from shardlog.check import Finding, RepairPlan, Report, fsck, plan_repair
 from shardlog.errors import (
     Closed,
     CorruptLog,
@@ -43,6 +44,7 @@ __all__ = [
     "Change",
     "Closed",
     "CorruptLog",
+    "Finding",
     "Gap",
     "InvalidArgument",
     "IteratorExpired",
@@ -50,6 +52,8 @@ __all__ = [
     "Page",
     "ReadOnly",
     "Record",
+    "RepairPlan",
+    "Report",
     "ShardClosed",
     "ShardDescription",
     "ShardNotFound",
@@ -68,7 +72,9 @@ __all__ = [
     "Trimmed",
     "TrimmedData",
     "UnsupportedVersion",
+    "fsck",
     "open",
+    "plan_repair",
 ]
 
 # Silent unless the program configures logging (the library convention of the logging howto).

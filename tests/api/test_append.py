@@ -216,7 +216,9 @@ def test_images_without_their_keys_are_refused(
     assert stream.next_sequence == 1
 
 
-@pytest.mark.parametrize("keys", [{"id": 1}, {"id": 1, "region": "x", "more": 1}, {"id": 1, "regio": "x"}, {"region": 1}])
+@pytest.mark.parametrize(
+    "keys", [{"id": 1}, {"id": 1, "region": "x", "more": 1}, {"id": 1, "regio": "x"}, {"region": 1}]
+)
 def test_keys_that_miss_the_schema_are_refused(store: Store, keys: dict[str, Any]) -> None:
     """With a key schema, keys are exactly these: none missing, none more."""
     stream = new_stream(store, key_names=["region", "id"])
@@ -272,13 +274,7 @@ def test_a_stream_stores_what_its_view_type_carries(store: Store, view_type: str
     )
     carries_new = view_type in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
     carries_old = view_type in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES")
-    stream.append(
-        [
-            Change.modify(
-                keys={"id": 1}, old=old if carries_old else None, new=new if carries_new else None
-            )
-        ]
-    )
+    stream.append([Change.modify(keys={"id": 1}, old=old if carries_old else None, new=new if carries_new else None)])
     found = [(record.event, record.keys, record.new_image, record.old_image) for record in records_only(stream.read())]
     wanted_new, wanted_old = new if carries_new else None, old if carries_old else None
     assert found == [
@@ -329,7 +325,8 @@ def test_order_holds_per_item_within_an_append_and_between_appends(store: Store,
     for shard in stream.describe().shards:
         found = records_only(stream.read(shard_id=shard.shard_id))
         assert [record.new_image["version"] for record in found] == sorted(  # type: ignore[index]
-            record.new_image["version"] for record in found  # type: ignore[index]
+            record.new_image["version"]
+            for record in found  # type: ignore[index]
         )
 
 

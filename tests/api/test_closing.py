@@ -214,7 +214,9 @@ def test_a_follower_closed_just_before_it_waits(
             return [record async for record in stream.read_async(follow=True)]
 
         run: Callable[[], object] = (
-            (lambda: asyncio.run(asyncio.wait_for(follow(), 20))) if is_async else lambda: list(stream.read(follow=True))
+            (lambda: asyncio.run(asyncio.wait_for(follow(), 20)))
+            if is_async
+            else lambda: list(stream.read(follow=True))
         )
         with pytest.raises(Closed):
             Background(run).result(10)
@@ -272,7 +274,9 @@ def _holds_the_stream(channel: Channel, path: Path) -> None:
         channel.receive()
 
 
-def test_another_process_goes_on_when_this_one_closes(stream: Stream, store: Store, store_path: Path, children: Children) -> None:
+def test_another_process_goes_on_when_this_one_closes(
+    stream: Stream, store: Store, store_path: Path, children: Children
+) -> None:
     """Closing here neither releases nor disturbs what another process has open; opening again joins it."""
     stream.append(changes(0, 1))
     child = children.start(_holds_the_stream, store_path)

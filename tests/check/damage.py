@@ -135,9 +135,7 @@ def deletions(original: Original) -> Iterator[Case]:
     for path, content in original.image.items():
         if content is not None or path.endswith("/log"):
             image = {
-                name: kept
-                for name, kept in original.image.items()
-                if name != path and not name.startswith(path + "/")
+                name: kept for name, kept in original.image.items() if name != path and not name.startswith(path + "/")
             }
             yield Case(f"deleted {path}", image)
 
@@ -164,7 +162,9 @@ def spoilt_stretches(original: Original, path: str, seed: int, count: int) -> It
         size = rng.choice((3, 64, 512, 4096))
         offset = rng.randrange(len(content)) // 512 * 512 if size >= 512 else rng.randrange(len(content))
         elsewhere = rng.randrange(len(content))
-        filler = rng.choice((rng.randbytes(size), bytes(size), content[elsewhere : elsewhere + size].ljust(size, b"\1")))
+        filler = rng.choice(
+            (rng.randbytes(size), bytes(size), content[elsewhere : elsewhere + size].ljust(size, b"\1"))
+        )
         spoilt = (content[:offset] + filler + content[offset + size :])[: len(content)]
         yield _changed(original, {path: spoilt}, f"{size} spoilt bytes at {offset} of {path} ({seed})")
 

@@ -41,6 +41,8 @@ class History:
     """Level "os": everything below was synced."""
     may_expire_before: int = 0
     """Everything below may be gone, from the first record on."""
+    may_be_gone: set[Append] = field(default_factory=set)
+    """Appends that may be gone with them, of those whose numbers were not told."""
     horizon: int = 0
     """Everything below is gone."""
     steps: dict[str, set[str]] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class History:
                         self._forget_all()
                 case "may expire", sequence:
                     self.may_expire_before = sequence
+                    self.may_be_gone = {append for append in self.outcomes if append not in self.acknowledged}
                 case "expired", horizon:
                     self.horizon = horizon
                 case "trouble", text:
@@ -200,7 +203,7 @@ class History:
             if not there or (wanted is not None and there != wanted):
                 self.violations.append(f"append {append} was acknowledged as {wanted}, found {there}")
         for append, outcomes in self.outcomes.items():
-            if "duplicate" in outcomes and append not in rows:
+            if "duplicate" in outcomes and append not in rows and append not in self.may_be_gone:
                 self.violations.append(f"append {append} was called a duplicate, and is not there")
         lost = self.seen - {sequence for sequence, _ in view}
         if lost:

@@ -36,11 +36,11 @@ _STEPS: Final = {
 """What changes a disk, in the seam to it."""
 # Opening takes about as many steps after a crash; creating a store and a stream takes some more.
 _COUNTS_MAX: Final[dict[Moment, int]] = {
-    "appending": 80,
+    "appending": 50,
     "a step": 120,
     "opening": 12,
-    "closed": 80,
-    "opened again": 80,
+    "closed": 50,
+    "opened again": 50,
 }
 _NUMBERS_PER_CUT: Final = 1000
 _DELAY_MAX_SECONDS: Final = 0.002
@@ -58,7 +58,7 @@ class Cut:
     @classmethod
     def drawn(cls, source: random.Random, moment: Moment | None = None) -> Cut:
         """One at random."""
-        chosen: Moment = moment or source.choice(MOMENTS)
+        chosen = moment if moment is not None else source.choice(MOMENTS)
         writers = 1 if chosen == "opening" else source.randint(1, WRITERS_MAX)
         count = source.randint(1, _COUNTS_MAX[chosen])
         return cls(chosen, count, writers, source.random() * _DELAY_MAX_SECONDS)
@@ -171,8 +171,9 @@ def before_step(nth: int, act: Callable[[], None]) -> None:
 def _is_time(cut: Cut, told: list[list[Event]]) -> bool:
     """Whether the parent has heard enough."""
     if cut.moment == "appending":
-        return sum(event[0] == "acknowledged" for events in told for event in events) >= cut.count
-    return any(event == ("power cut",) for event in told[0][-1:])
+        heard = [event[0] for events in told for event in events]
+        return heard.count("acknowledged") >= cut.count
+    return told[0][-1:] == [("power cut",)]
 
 
 def _listen(told: dict[Child, list[Event]], is_enough: Callable[[], bool]) -> None:

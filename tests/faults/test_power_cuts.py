@@ -13,20 +13,21 @@ from tests.faults.tally import Tally
 from tests.faults.writer import Plan
 from tests.support.children import Children
 
-DISK_BYTES = 64 << 20
+DISK_BYTES = 32 << 20
+DISK_BYTES_IN_TORTURE = 256 << 20
 LEVELS = ["fsync", "os"]
-CUTS = 8
+CUTS = 6
 CONTROL_CUTS_MAX = 10
-CUTS_IN_TORTURE = 40
+CUTS_IN_TORTURE = 30
 SEEDS_IN_TORTURE = range(4)
 
 PLANS = {
     "small segments": Plan("", read_every=7),
-    "large segments": Plan("", segment_bytes=4 << 20, text_bytes=15_000, read_every=20),
+    "large segments": Plan("", segment_bytes=2 << 20, text_bytes=8000, read_every=30),
 }
 """Rolls are common in the one; in the other there are checkpoints, at every MiB."""
 
-NewMachine = Callable[[Plan], Machine]
+NewMachine = Callable[[Plan, int], Machine]
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def new_machine(tmp_path: Path, child_server: Children) -> Iterator[NewMachine]:
         pytest.skip(reason)
     with ExitStack() as disks:
 
-        def make(plan: Plan) -> Machine:
-            disk = disks.enter_context(LoopDisk(tmp_path, DISK_BYTES))
+        def make(plan: Plan, disk_bytes: int) -> Machine:
+            disk = disks.enter_context(LoopDisk(tmp_path, disk_bytes))
             disks.callback(child_server.end_all)
             return Machine(disk, child_server, plan)
 
@@ -57,7 +58,7 @@ def cut_again_and_again(machine: Machine, cuts: list[Cut], tally: Tally) -> None
 def test_a_few_power_cuts(new_machine: NewMachine, tally: Tally, seed: int, level: str) -> None:
     """Whatever processes are doing when the power goes: what was promised is there, once and under its numbers."""
     source = random.Random(seed)
-    machine = new_machine(Plan("", level, read_every=7))
+    machine = new_machine(Plan("", level, read_every=12), DISK_BYTES)
     moments = source.sample(MOMENTS, len(MOMENTS)) + source.choices(MOMENTS, k=CUTS - len(MOMENTS))
     cut_again_and_again(machine, [Cut.drawn(source, moment) for moment in moments], tally)
 
@@ -69,7 +70,7 @@ def test_a_few_power_cuts(new_machine: NewMachine, tally: Tally, seed: int, leve
 def test_many_power_cuts(new_machine: NewMachine, tally: Tally, seed: int, number: int, level: str, plan: Plan) -> None:
     """The same, many times over on one disk; and with segments so large that they hold checkpoints."""
     source = random.Random(f"{seed} {number}")
-    machine = new_machine(replace(plan, level=level))
+    machine = new_machine(replace(plan, level=level), DISK_BYTES_IN_TORTURE)
     cut_again_and_again(machine, [Cut.drawn(source) for _ in range(CUTS_IN_TORTURE)], tally)
 
 
@@ -77,14 +78,14 @@ def test_many_power_cuts(new_machine: NewMachine, tally: Tally, seed: int, numbe
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_power_cut_before_every_step(new_machine: NewMachine, tally: Tally, level: str) -> None:
     """The power goes before the first change to the disk, then before the second, and so on: creating, then opening."""
-    machine = new_machine(Plan("", level))
+    machine = new_machine(Plan("", level), DISK_BYTES_IN_TORTURE)
     cut_again_and_again(machine, [Cut("a step", step, 1) for step in range(1, 60)], tally)
 
 
 def test_without_syncs_something_is_lost(new_machine: NewMachine, tally: Tally, seed: int) -> None:
     """The control: were it blind, the tests above would prove nothing."""
     source = random.Random(seed)
-    machine = new_machine(Plan(""))
+    machine = new_machine(Plan(""), DISK_BYTES)
     machine.start_stream()
     for _ in range(CONTROL_CUTS_MAX):
         violations = machine.survive(Cut.drawn(source, "appending"), syncs=False)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tests.retention.aging import DAY, HOUR, Aging
@@ -17,6 +20,8 @@ import shardlog
 from shardlog import Gap, Record, Store, TrimmedData
 from shardlog.clock import datetime_of
 from shardlog.testing.clock import ManualClock
+
+OnDamage = Literal["raise", "gap"]
 
 
 def expire_all_but_last(aging: Aging) -> None:
@@ -100,10 +105,10 @@ def test_an_idle_poller_is_not_thrown_out(aging: Aging) -> None:
         iterator = page.next_iterator
         aging.clock.advance(timedelta(minutes=1))
         stream.expire(force=True)
-        if minute == 50:
+        if minute % 20 == 10:
             aging.fill(1)
-    assert found == [0, 1, 2]
-    assert stream.trim_horizon > 3
+    assert found == [0, 1, 2, 3, 4]
+    assert stream.trim_horizon > 4
 
 
 def test_iterators_of_a_shard_that_has_expired(aging: Aging) -> None:
@@ -136,20 +141,182 @@ def test_a_reading_that_had_not_begun(aging: Aging) -> None:
             next(reading)
 
 
-def test_a_reading_in_a_segment_that_expires_goes_on_to_its_end(aging: Aging) -> None:
-    """Its file stays open; then comes TrimmedData, where the next segment has expired as well, and never a gap."""
-    first, second, *_ = fill_with_many(aging, 4)
-    assert first == 0
-    assert second > 20
-    for on_damage in ("raise", "gap"):
-        reading = aging.stream.read(on_damage=on_damage)  # type: ignore[arg-type]
-        assert numbers([next(reading)]) == [0]
-        if on_damage == "gap":
-            expire_all_but_last(aging)
-            assert not (aging.log / f"{1:020d}-00000001.seg").exists()
-            found = []
-            with pytest.raises(TrimmedData):
-                found += [numbers([record]) for record in reading]
-            assert len(found) <= second
-        else:
-            reading.close() if hasattr(reading, "close") else None
+@pytest.mark.parametrize("on_damage", ["raise", "gap"])
+def test_a_reading_in_a_segment_that_expires_goes_on_to_its_end(aging: Aging, on_damage: OnDamage) -> None:
+    """Its file stays open; then comes TrimmedData, for the next segment has expired as well, and never a gap."""
+    _, second, *_ = fill_with_many(aging, 4)
+    reading = aging.stream.read(on_damage=on_damage)
+    assert numbers([next(reading)]) == [0]
+    oldest = aging.segments[0]
+    expire_all_but_last(aging)
+    assert oldest not in aging.segments
+    assert numbers(islice(reading, second - 1)) == list(range(1, second))
+    with pytest.raises(TrimmedData):
+        next(reading)
+
+
+def test_a_reading_does_not_notice_what_expires_behind_it(aging: Aging) -> None:
+    """Only the segment that it is in expires: it goes on into the next."""
+    _, second, third, *_ = fill_with_many(aging, 5, 5 * HOUR)
+    reading = aging.stream.read()
+    assert numbers(islice(reading, second + 3)) == list(range(second + 3))
+    horizon_item = third
+    while numbers(aging.stream.read())[0] < horizon_item:
+        aging.clock.advance(HOUR)
+        aging.stream.expire()
+    assert numbers(aging.stream.read())[0] == horizon_item
+    rest = numbers(reading)
+    assert rest == list(range(second + 3, rest[-1] + 1))
+    assert rest[-1] > third
+
+
+def expire_all(channel: Channel, path: str, wall_us: int, rolls: bool) -> None:
+    """Expire all that can be, on a clock as it stands elsewhere; with a few appends to be the last ones."""
+    clock = ManualClock(datetime_of(wall_us))
+    with shardlog.open(path, clock=clock) as store:
+        stream = store.stream("s")
+        if rolls:
+            stream.append([change(1000 + number, "x" * 6000) for number in range(2)])
+        trimmed = stream.expire(force=True)
+        channel.send((trimmed.segments, trimmed.horizon_after))
+
+
+@pytest.mark.parametrize("on_damage", ["raise", "gap"])
+def test_another_process_expires_what_is_being_read(
+    aging: Aging, timed_store: Store, children: Children, on_damage: OnDamage
+) -> None:
+    """Open files are read to their end; then TrimmedData, and never corruption."""
+    firsts = fill_with_many(aging, 6)
+    readings = []
+    for taken in (1, firsts[1] + 1, firsts[2] - 1, firsts[2]):
+        reading = aging.stream.read(on_damage=on_damage)
+        assert numbers(islice(reading, taken)) == list(range(taken))
+        readings.append((taken, reading))
+    aging.clock.advance(2 * DAY)
+    child = children.start(expire_all, timed_store.path, aging.clock.wall_us(), True)
+    segments, horizon = child.receive()
+    assert segments >= 6
+    assert child.wait() == 0
+    for taken, reading in readings:
+        found: list[int] = []
+        with pytest.raises(TrimmedData):
+            found.extend(record.keys["id"] for record in reading if isinstance(record, Record) or pytest.fail("a gap"))
+        assert found == list(range(taken, taken + len(found)))
+        assert taken + len(found) in firsts
+    assert aging.stream.trim_horizon == horizon
+    assert numbers(aging.stream.read()) == [1000, 1001]
+
+
+def deleted_files_open(process: int) -> list[str]:
+    """Files that a process has open and that have no name any more."""
+    directory = Path(f"/proc/{process}/fd")
+    targets = []
+    for entry in directory.iterdir():
+        with suppress(FileNotFoundError):  # the one of the listing itself
+            targets.append(str(entry.readlink()))
+    return [target for target in targets if target.endswith(".seg (deleted)")]
+
+
+def test_space_is_free_when_another_process_expires(
+    aging: Aging, timed_store: Store, children: Children, clock: ManualClock
+) -> None:
+    """Who has read, or only appended, keeps no file of an expired segment open after its next read, or append."""
+    fill_with_many(aging, 5)
+    assert len(records_only(aging.stream.read())) > 50
+    clock.advance(2 * DAY)
+    child = children.start(expire_all, timed_store.path, clock.wall_us(), True)
+    assert child.receive()[0] >= 5
+    assert child.wait() == 0
+    aging.stream.append([change(2000, "")])
+    assert deleted_files_open(os.getpid()) == []
+    fill_with_many(aging, len(aging.segments) + 3)
+    clock.advance(2 * DAY)
+    child = children.start(expire_all, timed_store.path, clock.wall_us(), True)
+    assert child.receive()[0] >= 3
+    assert numbers(aging.stream.read())[-1] == 1001
+    assert len(deleted_files_open(os.getpid())) <= 1, "only the one that it appended to, until it appends again"
+    aging.stream.append([change(2000, "")])
+    assert deleted_files_open(os.getpid()) == []
+
+
+def test_a_follower_that_has_read_everything_is_not_thrown_out(aging: Aging) -> None:
+    """An idle stream's last segment rolls and expires under it; it waits on, and gets what comes next."""
+    found: list[int] = []
+
+    def follow() -> None:
+        for record in aging.stream.read(follow=True, timeout=20):
+            found.extend(numbers([record]))
+            if found[-1] == 3:
+                return
+
+    follower = Background(follow)
+    for item in range(4):
+        aging.fill(1)
+        wait_until(lambda item=item: item in found or not follower.is_running)
+        for _ in range(3):
+            aging.clock.advance(2 * DAY)
+            aging.stream.expire(force=True)
+    follower.result()
+    assert found == [0, 1, 2, 3]
+    assert aging.stream.trim_horizon > 4
+
+
+def test_an_idle_stream_comes_to_rest(aging: Aging) -> None:
+    """When everything has expired, passes write nothing more, and remove nothing more."""
+    aging.fill(3)
+    aging.stream.roll_shard(aging.stream.describe().shards[0].shard_id)
+    aging.clock.advance(2 * DAY)
+    aging.stream.expire(force=True)
+    aging.clock.advance(2 * DAY)
+    aging.stream.expire(force=True)
+    assert len(aging.stream.describe().shards) == 1
+    before = aging.stream.next_sequence, aging.segments
+    for _ in range(5):
+        aging.clock.advance(2 * DAY)
+        trimmed = aging.stream.expire()
+        assert (trimmed.segments, trimmed.held_back) == (0, None)
+    assert (aging.stream.next_sequence, aging.segments) == before
+
+
+def test_a_follower_that_stopped_between_two_records(aging: Aging) -> None:
+    """Its consumer took its time, and everything expired meanwhile: it had read it all, or it had not."""
+    aging.fill(1)
+    complete = aging.stream.read(follow=True, timeout=20)
+    assert numbers([next(complete)]) == [0]
+    aging.fill(2)
+    behind = aging.stream.read(follow=True, timeout=20)
+    assert numbers(islice(behind, 2)) == [0, 1]
+    assert numbers(islice(complete, 2)) == [1, 2]
+    aging.clock.advance(2 * DAY)
+    assert aging.stream.expire(force=True).segments > 0
+    aging.fill(1)
+    assert numbers([next(complete)]) == [3]
+    with pytest.raises(TrimmedData):
+        next(behind)
+
+
+def test_a_follower_of_a_shard_that_expires_while_it_is_held_up(aging: Aging) -> None:
+    """It cannot tell whether it has read all of it: TrimmedData. One that came to the end before has ended."""
+    aging.fill(1)
+    (shard,) = aging.stream.describe().shards
+    held_up = aging.stream.read(shard_id=shard.shard_id, follow=True, timeout=20)
+    assert numbers([next(held_up)]) == [0]
+    in_time = aging.stream.read(shard_id=shard.shard_id, follow=True, timeout=20)
+    aging.stream.roll_shard(shard.shard_id)
+    assert numbers(in_time) == [0]
+    aging.clock.advance(2 * DAY)
+    assert aging.stream.expire(force=True).segments > 0
+    assert shard.shard_id not in [shard.shard_id for shard in aging.stream.describe().shards]
+    with pytest.raises(TrimmedData):
+        next(held_up)
+
+
+def test_a_tail_of_before_an_expiry(aging: Aging) -> None:
+    """A reader that looked at the tail just before: what it wants has expired, nothing is damaged."""
+    aging.fill(5)
+    stream = aging.stream._stream
+    tail = stream.tail()
+    expire_all_but_last(aging)
+    for sequence in (1, 2, tail.next_sequence - 1):
+        with pytest.raises(TrimmedData):
+            list(stream.reader(sequence, None).batches(tail, None))

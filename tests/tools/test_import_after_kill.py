@@ -67,7 +67,7 @@ def test_the_real_changes_come_in_and_rebuild_the_items(store: Path, real_change
 def test_the_real_changes_survive_kills(store: Path, real_changes: Path) -> None:
     """Killed at random moments all along the file and resumed each time, the stream is the same, nothing twice."""
     seed = int(os.environ.get("SHARDLOG_TEST_SEED", random.randrange(1_000_000)))
-    print(f"SHARDLOG_TEST_SEED={seed}")  # noqa: T201 - shown when the test fails
+    print(f"SHARDLOG_TEST_SEED={seed}")
     choices = random.Random(seed)
     content = gzip.decompress(real_changes.read_bytes())
     assert run_process("create", store, "s", "--shards", "3", "--retention", "forever").status == 0

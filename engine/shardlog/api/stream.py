@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ from shardlog.stream.lineage import plan_configure, plan_merge, plan_roll_over, 
 from shardlog.stream.open_stream import OpenStream, registry
 from shardlog.stream.retention import Trimmed
 from shardlog.stream.sampling import recent_throughput
+from shardlog.stream.snapshot import take_snapshot
 from shardlog.stream.state import StreamState
 from shardlog.stream.together import AsyncAppends
 
@@ -100,7 +102,7 @@ class Stream:
         """
         return self._reading(start, stop, shard_id, follow, timeout, on_damage).records()
 
-    async def read_async(
+    def read_async(
         self,
         start: Position = "TRIM_HORIZON",
         *,
@@ -111,9 +113,7 @@ class Stream:
         on_damage: OnDamage = "raise",
     ) -> AsyncIterator[Record | Gap]:
         """`read` for asyncio."""
-        async for batch in self._reading(start, stop, shard_id, follow, timeout, on_damage).batches_async():
-            for record in batch:
-                yield record
+        return _each(self._reading(start, stop, shard_id, follow, timeout, on_damage))
 
     def describe(self) -> StreamDescription:
         """The stream and its shards."""
@@ -153,6 +153,18 @@ class Stream:
         `force`: also right after the wall clock jumped, and if it would remove every one of several sealed segments.
         """
         return self._writable().retention.expire(force)
+
+    def snapshot(self, dest: str | os.PathLike[str], *, copies: bool = False) -> None:
+        """Copy the stream, as of now, into a new store at `dest`, while others append: a prefix of its records.
+
+        Sealed segments are hard-linked where that is possible: that takes no space, and whatever is appended, expires,
+        is repaired or deleted on one side does not touch the other, but a bit that flips on the disk is flipped in
+        both. `copies` copies them.
+
+        Raises InvalidArgument where there is something at `dest` already, CorruptLog where the stream's end is damaged,
+        StorageFull, StorageFailed.
+        """
+        take_snapshot(self._open(), os.path.abspath(os.fspath(dest)), copies=copies)
 
     def statistics(self) -> Statistics:
         """How much it and its shards hold, where it starts and ends, and what it takes on disk."""
@@ -257,3 +269,9 @@ class Stream:
             timeout=timeout,
             on_damage=on_damage,
         )
+
+
+async def _each(reading: Reading) -> AsyncIterator[Record | Gap]:
+    async for batch in reading.batches_async():
+        for record in batch:
+            yield record

@@ -80,8 +80,8 @@ class BlockScan:
         self.open_shards: frozenset[int] | None = None
         self.take_controls: TakeControls | None = None
         self.deep: DeepCheck | None = None
-        self.may_end_in_zeros = False
-        """Nobody tells where the segment ends: zeros to the end of the span are no damage."""
+        self.zeros_from: int | None = None
+        """Nobody tells where the segment ends: zeros from here to the end of the span are no damage."""
         self.is_damaged = False
         self.footer: Block | None = None
         """The footer that it came to."""
@@ -179,7 +179,7 @@ class BlockScan:
 
     def _skip(self, reason: str) -> None:
         """Go on at the next block that checks out, if there is one."""
-        if self.may_end_in_zeros and self._is_zero_from(self.offset):
+        if self.zeros_from is not None and self.offset >= self.zeros_from and self._is_zero_from(self.offset):
             self._span = replace(self._span, end=self.offset)
             return
         found = find_block(self._file, self.offset + ALIGNMENT, self._span.end, self._span.seed, self.next_sequence)

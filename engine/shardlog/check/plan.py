@@ -174,13 +174,15 @@ def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Act
     stream = facts.path
     renames, found_ids = _renames(facts, findings)
     yield from renames
+    headless = {os.path.basename(finding.path) for finding in findings if finding.code == "header-damaged"}
     rewritten = {
         os.path.basename(finding.path): None
         for finding in findings
         if finding.severity == "error" and finding.code in _REWRITE_CODES
     }
     for name in rewritten:
-        yield RewriteSegment(stream, name)
+        if name not in headless:  # its footer is part of the known gap that its header will be
+            yield RewriteSegment(stream, name)
     damages = [
         finding
         for finding in findings

@@ -83,7 +83,7 @@ def _fill(files: Files, stream: str, place: Place, end: End, source: File, targe
     target.pwrite(content, 0)
     if not end.is_sealed:
         copy_pieces(source, target, header.header_bytes, source.size(), header.header_bytes)
-        target.truncate(source.size())
+        target.truncate(max(source.size(), header.header_bytes))
         target.sync(Site.SEGMENT_HEADER)
         return
     copy_pieces(source, target, header.header_bytes, end.offset, header.header_bytes)

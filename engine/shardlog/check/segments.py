@@ -49,14 +49,14 @@ class Place:
 class End:
     """Where a segment's blocks end. `last_crc` None: nobody tells.
 
-    `is_sealed`: a footer must follow. `is_open`: nobody tells the end either, so zeros up to there are none of it.
+    `is_sealed`: a footer must follow. `zeros_from`: nobody tells the end either, zeros from there on are none of it.
     """
 
     offset: int
     next_sequence: int
     last_crc: int | None
     is_sealed: bool
-    is_open: bool = False
+    zeros_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def own_end(files: Files, place: Place, next_sequence: int | None, stream_uuid: 
             raise CorruptLog("the trailer does not point to a footer")
         return End(offset, footer.first_sequence, footer.previous_crc, True)
     except (CorruptLog, UnsupportedVersion):
-        return End(file.data_end(), if_unknown, None, next_sequence is not None, is_open=True)
+        return End(file.data_end(), if_unknown, None, next_sequence is not None, zeros_from=0)
     finally:
         file.close()
 
@@ -167,7 +167,7 @@ def _check_open_segment(subject: Subject, place: Place, end: End, lineage: Linea
     scan = BlockScan(subject, file, place.path, place.segment_id, span)
     if header is not None:
         scan.records, scan.timestamp_us = header.records_before, header.timestamp_before_us
-    scan.may_end_in_zeros = end.is_open
+    scan.zeros_from = end.zeros_from
     lineage.follow(scan, file)
     scan.run()
     lineage.leave(scan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from shardlog.check.continuity import check_end, check_first, check_join
 from shardlog.check.findings import Finding, StreamFacts
@@ -133,23 +134,31 @@ class StreamCheck:
     def _end_of_last(self, place: Place, stream_uuid: bytes) -> End:
         if self.facts is not None and self.facts.last_id == place.segment_id:
             return self.facts.end
-        return own_end(self._subject.files, place, None, stream_uuid)
+        end = own_end(self._subject.files, place, None, stream_uuid)
+        mark = self._mark
+        if end.is_sealed or mark is None or mark.segment_id != place.segment_id:
+            return end
+        return replace(
+            end,
+            offset=max(end.offset, mark.offset),
+            next_sequence=max(end.next_sequence, mark.next_sequence),
+            zeros_from=mark.offset,
+        )
 
     def _check_end(self, last: Passed, unsynced: bool) -> None:
-        subject, facts, mark = self._subject, self.facts, self._mark
-        if facts is None:
-            return
+        subject, facts, mark, live = self._subject, self.facts, self._mark, self._subject.live
         place = last.place
-        if subject.live is not None and facts.last_id > place.segment_id:
+        if live is None:
+            if mark is not None and mark.segment_id > place.segment_id:
+                check_end(subject, last, mark.segment_id, mark.next_sequence, "MARK")
+        elif facts is not None and facts.last_id > place.segment_id:
             check_end(subject, last, facts.last_id, facts.end.next_sequence, "the index")
-        elif subject.live is None and mark is not None and mark.segment_id > place.segment_id:
-            check_end(subject, last, mark.segment_id, mark.next_sequence, "MARK")
-        if facts.last_id == place.segment_id:
+        if facts is not None and facts.last_id == place.segment_id:
             check_tail(subject, facts, place, unsynced)
-        if subject.live is not None:
+        if live is not None:
             check_unpublished(subject, place)
             check_live_index(subject, self._places, last, self._lineage)
-        else:
+        elif facts is not None:
             check_unused_index(subject, place, facts.end)
         self._lineage.finish()
 

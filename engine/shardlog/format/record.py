@@ -77,17 +77,20 @@ class Record(msgspec.Struct, gc=False, eq=False):
     @property
     def keys(self) -> Image:
         """The item's key attributes."""
-        return self._decoded().keys
+        row = self._row
+        return row.keys if type(row) is _Row else self._decoded().keys
 
     @property
     def new_image(self) -> Image | None:
         """The item after the change; None for a REMOVE, or where the view type does not carry it."""
-        return self._decoded().new
+        row = self._row
+        return row.new if type(row) is _Row else self._decoded().new
 
     @property
     def old_image(self) -> Image | None:
         """The item before the change; None for an INSERT, or where the view type does not carry it."""
-        return self._decoded().old
+        row = self._row
+        return row.old if type(row) is _Row else self._decoded().old
 
     def _decoded(self) -> _Row:
         row = self._row

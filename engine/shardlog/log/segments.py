@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final, Generic, TypeVar
 
-from shardlog.errors import CorruptLog, TrimmedData
+from shardlog.errors import CorruptLog, StreamNotFound, TrimmedData
 from shardlog.files.protocol import File, Files
 from shardlog.format import names
 from shardlog.format.commit import FOOTER, HEADER_BYTES, decode_header, seed_of
@@ -100,6 +100,13 @@ class Segments:
     def path_of(self, first_sequence: int, segment_id: int) -> str:
         """Where a segment lies."""
         return f"{self._path}/{names.segment_name(first_sequence, segment_id)}"
+
+    def on_disk(self) -> list[tuple[int, int]]:
+        """(first sequence, segment id) of the files there are, oldest first. Raises StreamNotFound when all is gone."""
+        try:
+            return list_segments(self._files, self._path)
+        except FileNotFoundError:
+            raise StreamNotFound(f"{self._path}: the stream was deleted") from None
 
     def seed_of(self, segment_id: int) -> int:
         """The seed of a segment's header checksums."""

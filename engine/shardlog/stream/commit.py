@@ -93,17 +93,12 @@ class GroupCommit:
         """
         with self._lock:
             self._commit([], decide, may_use_reserve)
-            if not self._synced_commits:
-                self._roller.sync()
+            self._sync()
             return decode_state(self._index.state()[0]).state
 
     def close_stream(self) -> None:
         """Let the stream take no more records. Raises StreamDisabled if it is so already."""
         self.change(lambda _, now_us: [{"kind": control.CLOSE, "at_us": now_us}])
-
-    def refreshed_options(self) -> StreamOptions:
-        """The stream's options as published now."""
-        return decode_state(self._index.state()[0]).state.options
 
     def forget_segments_before(self, horizon: int) -> None:
         """Take segments behind the trim horizon out of the index, and the counts of shards that expired with them."""
@@ -124,11 +119,7 @@ class GroupCommit:
             return
         with self._lock:
             self._check_usable()
-            try:
-                self._roller.sync()
-            except StorageFailed as error:
-                self._poison = error
-                raise
+            self._sync()
 
     def close(self, reason: str) -> None:
         """Refuse what comes from now on; waits for a commit under way."""
@@ -140,6 +131,15 @@ class GroupCommit:
         self._lock = threading.Lock()
         self._gathering.abandon()
         self._closed = reason
+
+    def _sync(self) -> None:
+        if self._synced_commits:
+            return
+        try:
+            self._roller.sync()
+        except StorageFailed as error:
+            self._poison = error
+            raise
 
     def _commit_requests(self, requests: list[Request]) -> None:
         try:
@@ -203,6 +203,7 @@ class GroupCommit:
         """Take up the state that another process committed, and route again what was routed by an older one."""
         if tail.state_version != self.router.state.version:
             self.router = Router(decode_state(transaction.state()).state)
+            self._roller.drop_files()
         if not tail.flags & CLOSED:
             for request in requests:
                 if request.state_version != tail.state_version:

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Final, Literal
 
-from shardlog.errors import CorruptLog, InvalidArgument, TrimmedData
+from shardlog.errors import CorruptLog, InvalidArgument, ShardNotFound, TrimmedData
 from shardlog.format.record import Record
 from shardlog.model import Gap
 from shardlog.stream.open_stream import OpenStream
@@ -73,18 +73,17 @@ class Reading:
         """The records in non-empty lists."""
         watch = self._stream.watch
         quiet_since = time.monotonic()
+        is_last_look = False
         while True:
             turn = watch.turn() if self._follow else 0
             self._check_open()  # after taking the turn: a close that comes later ends the wait
             for batch in self._published():
                 yield batch
-                quiet_since = time.monotonic()
-            if not self._follow or self._is_finished():
+                quiet_since, is_last_look = time.monotonic(), False
+            if not self._follow or is_last_look or self._is_finished():
                 return
-            remaining = None if self._timeout is None else quiet_since + self._timeout - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                return
-            watch.wait(turn, remaining)
+            remaining = self._remaining(quiet_since)
+            is_last_look = remaining == 0 or not watch.wait(turn, remaining)
 
     async def batches_async(self) -> AsyncIterator[Batch]:
         """The same for asyncio; reading runs in a thread, waiting takes none."""
@@ -97,23 +96,32 @@ class Reading:
                 loop.call_soon_threadsafe(written.set)
 
         watch.add_callback(announce)
+        quiet_since = time.monotonic()
+        is_last_look = False
         try:
             while True:
                 if self._follow:
                     watch.turn()
                 written.clear()
+                self._check_open()
                 batches = self._published()
                 while (batch := await asyncio.to_thread(next, batches, None)) is not None:
                     yield batch
-                if not self._follow or self._is_finished():
+                    quiet_since, is_last_look = time.monotonic(), False
+                if not self._follow or is_last_look or self._is_finished():
                     return
+                remaining = self._remaining(quiet_since)
                 try:
-                    await asyncio.wait_for(written.wait(), self._timeout)
+                    await asyncio.wait_for(written.wait(), remaining)
+                    is_last_look = remaining == 0
                 except TimeoutError:
-                    return
-                self._check_open()
+                    is_last_look = True
         finally:
             watch.remove_callback(announce)
+
+    def _remaining(self, quiet_since: float) -> float | None:
+        """Seconds to wait for a record still; None: for ever. At 0, one last look: waking up takes its time."""
+        return None if self._timeout is None else max(0.0, quiet_since + self._timeout - time.monotonic())
 
     def _published(self) -> Iterator[Batch]:
         """What is published now and was not read yet. Damage raises, or becomes a Gap."""
@@ -137,7 +145,11 @@ class Reading:
         if self._shard_id is None:
             state = self._stream.state()
             return state.closed and position >= self._stream.tail().next_sequence
-        end = self._stream.state().shard(self._shard_id).end_sequence
+        state = self._stream.state()
+        try:
+            end = state.shard(self._shard_id).end_sequence
+        except ShardNotFound:
+            end = state.trim_horizon  # it has expired, and ended before that
         return end is not None and position >= end
 
 

@@ -50,6 +50,7 @@ class OpenStream:
 
     def __init__(self, path: str, opened: OpenedStream, surroundings: Surroundings) -> None:
         self.path = path
+        self.files = surroundings.files
         self.clock = surroundings.clock
         self.index = opened.index
         self.damage = opened.damage

@@ -138,10 +138,10 @@ def _read_alone(files: Files, path: str, lock: LockFile) -> OpenedStream:
 
 def _recover(files: Files, path: str, mark_file: MarkFile) -> tuple[Index, bytes]:
     log_path = f"{path}/{names.LOG}"
+    _remove_temporary(files, log_path)
     # A stream or segment may have its name from somebody who was killed before that was synced.
     files.sync_directory(os.path.dirname(path), Site.FOUND_ENTRIES)
     files.sync_directory(log_path, Site.FOUND_ENTRIES)
-    _remove_temporary(files, log_path)
     mark, unsynced = mark_file.read()
     end = find_log_end(files, log_path, mark)
     if end.damage:

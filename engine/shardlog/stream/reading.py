@@ -69,6 +69,12 @@ class Cursor:
         self._segments = segments
         self._place: _Place | None = None
 
+    @property
+    def segment_name(self) -> str:
+        """The segment of the block that `blocks` yielded last."""
+        assert self._place is not None
+        return names.segment_name(*self._place.segment)
+
     def blocks(self, tail: Tail) -> Iterator[Block | SegmentDamage]:
         """The blocks up to the tail that hold numbers from `next_sequence` on, and what cannot be read."""
         if self._place is None:
@@ -76,7 +82,7 @@ class Cursor:
             first = self._place.segment
             if first.first_sequence > self.next_sequence:
                 damage = Damage(self.next_sequence, first.first_sequence, 0, 0, "what came before it is missing")
-                yield SegmentDamage(names.segment_name(*first), damage)
+                yield self._unless_expired(SegmentDamage(names.segment_name(*first), damage))
         while True:
             place = self._place
             segment = place.segment
@@ -96,7 +102,7 @@ class Cursor:
             self.next_sequence = max(self.next_sequence, successor.first_sequence)
             self._place = self._start_of(successor)
             if missing:
-                yield missing
+                yield self._unless_expired(missing)
 
     def _locate(self, tail: Tail) -> _Place:
         sequence = min(self.next_sequence, tail.next_sequence)
@@ -150,15 +156,23 @@ class Cursor:
         damage = Damage(self.next_sequence, end.next_sequence, 0, 0, "what should come before it is missing")
         return SegmentDamage(names.segment_name(*successor), damage)
 
+    def _unless_expired(self, missing: SegmentDamage) -> SegmentDamage:
+        """What is missing, unless it has expired since the tail was read: then it raises TrimmedData."""
+        horizon = self._index.tail().trim_horizon
+        if missing.damage.first < horizon:
+            raise TrimmedData(f"sequence number {missing.damage.first} lies before the trim horizon {horizon}")
+        return missing
+
     def _step(self, place: _Place, end: int, end_sequence: int) -> Iterator[Block | SegmentDamage]:
+        if place.offset >= end:
+            return  # who has read all of a segment does not mind that it has expired
         segment = place.segment
         name = names.segment_name(*segment)
         try:
             file = self._segments.file(*segment)
         except TrimmedData:
-            if segment.first_sequence < self._index.tail().trim_horizon:
-                raise
-            yield SegmentDamage(name, Damage(self.next_sequence, end_sequence, 0, 0, "the segment's file is missing"))
+            missing = Damage(self.next_sequence, end_sequence, 0, 0, "the segment's file is missing")
+            yield self._unless_expired(SegmentDamage(name, missing))
             return
         span = Span(
             place.offset, end, self._segments.seed_of(segment.segment_id), place.previous_crc, place.next_sequence,
@@ -226,7 +240,7 @@ class BatchReader:
             return StoredBatch(block.body(batch), batch.records, batch.first_sequence, context)
         except (CorruptLog, KeyError) as error:
             return SegmentDamage(
-                f"commit {header.first_sequence}",
+                self.cursor.segment_name,
                 Damage(
                     batch.first_sequence,
                     batch.first_sequence + batch.records,

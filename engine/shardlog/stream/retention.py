@@ -29,9 +29,9 @@ from shardlog.index.tail import Tail
 from shardlog.index.transaction import SegmentName
 from shardlog.log.segments import Segments, expired_segments
 from shardlog.log.writer import remove_expired
-from shardlog.options import StreamOptions
 from shardlog.stream.commit import GroupCommit
 from shardlog.stream.rolling import is_of_age
+from shardlog.stream.state import StreamState, decode_state
 
 CLOCK_JUMP: Final = timedelta(minutes=1)
 CLOCK_AGREEMENT: Final = timedelta(hours=1)
@@ -127,11 +127,12 @@ class Retention:
 
     def _pass(self, before: Tail, force: bool) -> Trimmed:
         is_suspicious = self._clock_watch.is_suspicious() and not force
-        options = self._commits.refreshed_options()
+        state = decode_state(self._index.state()[0]).state
+        options = state.options
         if not is_suspicious:
             with suppress(StorageFull):  # no room for a new segment: all the more reason to expire the old ones
-                self._commits.roll(lambda tail: self._is_old(tail, options))
-        segments = self._without_leftovers()
+                self._commits.roll(lambda tail: self._is_old(tail, state))
+        segments = self._live_segments()
         ages = [self._age(segment, successor) for segment, successor in pairwise(segments)]
         by_age = expired_by_age(ages, options.retention, self._clock.wall_us())
         held_back = None
@@ -151,21 +152,31 @@ class Retention:
         horizon = self._trim(segments[:count], segments[count].first_sequence)
         return Trimmed(before.trim_horizon, horizon, count, sum(age.bytes for age in ages[:count]), held_back)
 
-    def _is_old(self, tail: Tail, options: StreamOptions) -> bool:
+    def _is_old(self, tail: Tail, state: StreamState) -> bool:
         """Whether the active segment should be sealed, so that it can expire."""
-        if tail.next_sequence == tail.segment_first or options.retention is None:
+        options = state.options
+        if options.retention is None or not self._can_expire(tail, state):
             return False
         now_us = self._clock.wall_us()
         return is_of_age(tail, options, now_us) or now_us - tail.timestamp_us >= options.retention // MICROSECOND
 
-    def _without_leftovers(self) -> list[SegmentName]:
-        """All segments, oldest first, once those are gone that a process left which was killed while it trimmed."""
-        segments = self._index.segments()
+    def _can_expire(self, tail: Tail, state: StreamState) -> bool:
+        """Whether the active segment holds records, or a closed shard is left.
+
+        Else it tells of earlier expiry only: an idle stream comes to rest.
+        """
+        if tail.next_sequence == tail.segment_first:
+            return False
+        header = self._segments.header(tail.segment_first, tail.segment_id)
+        return tail.records > header.records_before or len(state.shards) > len(state.open_shards)
+
+    def _live_segments(self) -> list[SegmentName]:
+        """All segments, oldest first; removes what a process left that was killed while it trimmed."""
         horizon = self._index.tail().trim_horizon
-        leftovers = expired_segments(segments, horizon)
+        leftovers = expired_segments(self._segments.on_disk(), horizon)
         if leftovers:
             self._remove(leftovers, horizon)
-        return segments[len(leftovers) :]
+        return self._index.segments()
 
     def _age(self, segment: SegmentName, successor: SegmentName) -> SegmentAge:
         header = self._segments.header(*successor)

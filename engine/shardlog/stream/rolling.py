@@ -86,6 +86,10 @@ class Roller:
             self._active = ActiveSegment(file, tail.segment_id, self._segments.seed_of(tail.segment_id))
         return self._active
 
+    def drop_files(self) -> None:
+        """Drop the files that were opened to read: an open file keeps the space of a segment that has expired."""
+        self._segments.close_files()
+
     def close(self) -> None:
         """Close the active segment."""
         if self._active is not None:

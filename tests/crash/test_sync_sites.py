@@ -1,0 +1,57 @@
+"""Every sync is needed: without it, some power cut breaks a promise.
+
+For each site the workload in which it is left out, and a word of what is found broken then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+from tests.crash.damage import unseen_damage
+from tests.crash.exploration import Plan, explore
+from tests.crash.rig import record
+from tests.crash.workloads import BY_NAME
+
+from shardlog.files.protocol import Site
+from shardlog.testing.crash_states import Strategy
+
+DAMAGE_STATES = 120
+
+
+class Proof(NamedTuple):
+    """Leaving the sync out of a workload shows as a violation that says `found`."""
+
+    workload: str
+    found: str
+
+
+PROOFS = {
+    Site.STORE_IDENTITY: Proof("birth", "STORE"),
+    Site.STORE_ENTRY: Proof("birth", "the stream is gone"),
+}
+
+WITNESSES = {Site.MARK_POSITION: "rolls, fsync"}
+"""Syncs without which no record is lost, but damage to records on top of a power cut would go unseen."""
+
+
+def test_every_site_is_proven() -> None:
+    """A new sync needs a proof that it is needed."""
+    assert PROOFS.keys() | WITNESSES.keys() == set(Site)
+
+
+@pytest.mark.parametrize("site", PROOFS, ids=lambda site: site.name)
+def test_without_the_sync_something_is_lost(site: Site) -> None:
+    """The power cut that the sync is there for is found."""
+    proof = PROOFS[site]
+    tally = explore([record(BY_NAME[proof.workload], frozenset({site}))], Plan(stops_at_failure=True))
+    assert tally.failures, f"nothing is lost without the sync of {site.name}: it can go, or the oracle misses something"
+    assert proof.found in tally.failures[0].split("\n  ")[0]
+
+
+@pytest.mark.parametrize("site", WITNESSES, ids=lambda site: site.name)
+def test_without_the_sync_damage_goes_unseen(site: Site) -> None:
+    """Damage to what the sync witnesses is told with it, and not without it."""
+    workload = BY_NAME[WITNESSES[site]]
+    assert not [*unseen_damage(record(workload), Strategy(), DAMAGE_STATES)]
+    assert [*unseen_damage(record(workload, frozenset({site})), Strategy(), DAMAGE_STATES)]
