@@ -289,7 +289,7 @@ def test_a_stream_stores_what_its_view_type_carries(store: Store, view_type: str
 
 
 def test_sequences_are_in_the_order_given(store: Store, seed: int) -> None:
-    """Over many shards, `sequences[i]` is the number of change i, and reading gives them in the order of the numbers."""
+    """Over many shards, `sequences[i]` is the number of change i; reading gives them in the order of the numbers."""
     choices = random.Random(seed)
     stream = new_stream(store, shards=7)
     wanted: dict[int, int] = {}

@@ -124,7 +124,7 @@ def _produces(channel: Channel, path: Path, durability: str) -> None:
 def test_a_producer_that_is_killed_again_and_again(
     store: Store, store_path: Path, children: Children, durability: str
 ) -> None:
-    """Going on behind `position()` after each SIGKILL, every position is there exactly once, in order, without holes."""
+    """Going on behind `position()` after each SIGKILL, every position is there exactly once, in order, no holes."""
     new_stream(store, durability=durability, shards=2)
     store.close()
     acknowledged: dict[tuple[str, int], list[int]] = {}

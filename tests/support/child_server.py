@@ -1,7 +1,8 @@
 """A process that forks children for tests: they start in milliseconds, with everything imported, and with one thread.
 
 Requests come over a socket (its descriptor is the first argument), one message each: `wait <pid>` answers the exit
-status; anything else is a pickled (function, arguments), comes with the child's end of its channel, and answers the pid.
+status; anything else is a pickled (function, arguments), comes with the child's end of its channel, and answers
+the pid.
 """
 
 from __future__ import annotations

@@ -194,7 +194,6 @@ class IndexFaults:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.faults: list[Fault] = []
         self.commits = 0
-        methods = ("__enter__", "delete_positions", "put_tail", "commit")
         real = {name: getattr(IndexWrite, name) for name in ("__enter__", "put_tail", "put_segments", "commit")}
 
         def enter(write: IndexWrite) -> IndexWrite:

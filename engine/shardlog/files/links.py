@@ -1,7 +1,7 @@
 """Giving a file a second name, or a copy where that cannot be.
 
-A hard link takes no space and no time; both names stand for the same bytes on the disk. Across file systems, on a medium
-that cannot be written, or where the system forbids it, the bytes are copied instead.
+A hard link takes no space and no time; both names stand for the same bytes on the disk. Across file systems, on a
+medium that cannot be written, or where the system forbids it, the bytes are copied instead.
 """
 
 from __future__ import annotations

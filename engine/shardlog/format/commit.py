@@ -23,9 +23,9 @@ Little-endian, 8-byte aligned; zeros pad a block to the next multiple of 8.
 
 Directory entry: shard u32 (CONTROL_SHARD: control records), record count u32, body length u32, body crc u32.
 
-The seed keeps bytes of a segment that are stored as user data from passing for a commit. Magic, version, length,
-batch count, entry size and header crc stay as they are in every version: a header whose crc is right and whose version is another is
-*unsupported*; any other mismatch is *corrupt*. A footer has the same header, no directory, and its own body
+The seed keeps bytes of a segment that are stored as user data from passing for a commit. Magic, version, length, batch
+count, entry size and header crc stay as they are in every version: a header whose crc is right and whose version is
+another is *unsupported*; any other mismatch is *corrupt*. A footer has the same header, no directory, and its own body
 (`format.segment`) under a checksum in that body.
 """
 

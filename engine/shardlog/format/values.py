@@ -119,8 +119,8 @@ def are_kept(rows: list[list[Any]]) -> bool:
 
     For images that the encoder refused the answer means nothing.
     """
-    # What CPython's collector sees in a dict is its values (and keys, if not all were always strings): so this is a flat
-    # list of all values in two calls. Most images are flat, and the types of their values settle it.
+    # What CPython's collector sees in a dict is its values (and keys, if not all were always strings): so this is a
+    # flat list of all values in two calls. Most images are flat, and the types of their values settle it.
     values = gc.get_referents(*gc.get_referents(*rows))
     if _SCALARS.issuperset(map(type, values)):
         return True

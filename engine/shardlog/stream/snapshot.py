@@ -1,8 +1,8 @@
 """A snapshot: a copy of one stream, as of one moment, in a store of its own, taken while others append.
 
-One tail says what is in it. Sealed segments get a second name (a hard link; nothing ever writes to them in place) or are
-copied where that cannot be; the active one is copied up to the tail; MARK is new. The store is made under a temporary
-name, synced, and renamed: it is there whole or not at all.
+One tail says what is in it. Sealed segments get a second name (a hard link; nothing ever writes to them in place) or
+are copied where that cannot be; the active one is copied up to the tail; MARK is new. The store is made under a
+temporary name, synced, and renamed: it is there whole or not at all.
 
 A link shares its bytes with the source: appends, expiry, repair and deletion on either side do not touch the other, but
 a bit that flips on the disk is flipped in both. `copies=True` copies everything.
