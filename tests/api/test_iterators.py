@@ -304,7 +304,7 @@ def test_a_page_has_at_least_one_record(store: Store) -> None:
 def test_a_rare_shard_is_found_in_a_long_log(store: Store) -> None:
     """Pages look through a limited stretch of log: empty ones are legal, and their iterators come to the record."""
     stream = store.create_stream("s", shards=2, segment_bytes=8 << 20, view_type="KEYS_ONLY")
-    rare, common = shard_ids(stream)
+    rare, _common = shard_ids(stream)
     keys = {True: [], False: []}  # type: dict[bool, list[str]]
     number = 0
     while min(map(len, keys.values())) < 1:

@@ -345,11 +345,11 @@ def test_damage_in_pages(sealed: tuple[dict[int, str], Path], store_path: Path, 
                 try:
                     page = stream.get_records(iterator, 40)
                 except CorruptLog as error:
-                    found = error.sequences or (0, 0)
-                    lost |= set(range(*found))
+                    broken = error.sequences or (0, 0)
+                    lost |= set(range(*broken))
                     errors += 1
                     assert errors == 1
-                    iterator = stream.iterator(shard.shard_id, "AT_SEQUENCE_NUMBER", sequence=found[1])
+                    iterator = stream.iterator(shard.shard_id, "AT_SEQUENCE_NUMBER", sequence=broken[1])
                     continue
                 found |= seen_in(page.records)
                 iterator = page.next_iterator if page.records or page.behind else None

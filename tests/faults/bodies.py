@@ -18,6 +18,7 @@ from tests.support.children import Channel
 
 import shardlog
 from shardlog import InvalidArgument, ShardDescription, Stream, StreamDisabled, StreamNotFound
+from shardlog.log.writer import ActiveSegment
 from shardlog.testing.clock import ManualClock
 
 VIEWS: Final = ("read", "opened", "opened again")
@@ -68,6 +69,12 @@ def acknowledge_early(channel: Channel, path: str, plan: Plan) -> None:
             channel.send(("begun", plan.who, number))
             channel.send(("acknowledged", plan.who, number, None))
             stream.append(batch(plan.who, number))
+
+
+def write_without_cancelling(channel: Channel, path: str, plan: Plan) -> None:
+    """Write, with an engine that leaves the blocks of failed commits where they are."""
+    ActiveSegment.cancel = lambda self, offset: None  # type: ignore[method-assign]
+    write(channel, path, plan)
 
 
 def write_and_remove(channel: Channel, path: str, plan: Plan) -> None:

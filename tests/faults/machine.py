@@ -23,6 +23,7 @@ from tests.support.background import LIMIT_SECONDS
 from tests.support.children import Channel, Child, Children
 
 from shardlog.files.posix import PosixFile, PosixFiles
+from shardlog.files.protocol import Site
 
 Moment = Literal["appending", "a step", "opening", "closed", "opened again"]
 MOMENTS: Final[tuple[Moment, ...]] = get_args(Moment)
@@ -79,11 +80,13 @@ class Machine:
         """Create the stream, whole and synced, before the first cut."""
         self.history.judge(self._examine())
 
-    def survive(self, cut: Cut, syncs: bool = True) -> list[str]:
-        """One cut; which promises it broke. Without `syncs` nothing but luck keeps any."""
+    def survive(self, cut: Cut, left_out: frozenset[Site] = frozenset()) -> list[str]:
+        """One cut; which promises it broke. Syncs that are left out break some."""
         self.cuts += 1
         writers = [
-            self._children.start(write_until, str(self._store), self._plan_of(index), str(self._disk.path), cut, syncs)
+            self._children.start(
+                write_until, str(self._store), self._plan_of(index), str(self._disk.path), cut, left_out
+            )
             for index in range(cut.writers)
         ]
         told: dict[Child, list[Event]] = {writer: [] for writer in writers}
@@ -114,10 +117,9 @@ class Machine:
         return examine_store(self._children, self._store, plan)
 
 
-def write_until(channel: Channel, path: str, plan: Plan, disk: str, cut: Cut, syncs: bool) -> None:
+def write_until(channel: Channel, path: str, plan: Plan, disk: str, cut: Cut, left_out: frozenset[Site]) -> None:
     """Append by a plan until the power goes, which for some moments this process sees to itself, if it is the first."""
-    if not syncs:
-        leave_out_syncs()
+    leave_out_syncs(left_out)
     cuts_itself = plan.who == "writer0" and cut.moment != "appending"
 
     def power_goes() -> None:
@@ -143,10 +145,20 @@ def write_until(channel: Channel, path: str, plan: Plan, disk: str, cut: Cut, sy
     telling_trouble(channel, run)
 
 
-def leave_out_syncs() -> None:
-    """In this process nothing is synced any more."""
-    PosixFile.sync = lambda self, site: None  # type: ignore[method-assign]
-    PosixFiles.sync_directory = lambda self, path, site: None  # type: ignore[method-assign]
+def leave_out_syncs(sites: frozenset[Site]) -> None:
+    """In this process nothing is synced any more at some sites."""
+    sync_file, sync_directory = PosixFile.sync, PosixFiles.sync_directory
+
+    def sync(self: PosixFile, site: Site) -> None:
+        if site not in sites:
+            sync_file(self, site)
+
+    def sync_entries(self: PosixFiles, path: str, site: Site) -> None:
+        if site not in sites:
+            sync_directory(self, path, site)
+
+    PosixFile.sync = sync  # type: ignore[method-assign]
+    PosixFiles.sync_directory = sync_entries  # type: ignore[method-assign]
 
 
 def before_step(nth: int, act: Callable[[], None]) -> None:

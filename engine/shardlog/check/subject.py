@@ -148,7 +148,7 @@ def _copied_index(path: str, stack: ExitStack) -> LiveIndex:
     shared = registry().shared(path)
     try:
         if shared is not None:
-            shared.index.copy_to(directory)
+            shared.commits.copy_index(directory)
         else:
             with _opened(path) as index:
                 index.copy_to(directory)

@@ -121,6 +121,14 @@ class GroupCommit:
             self._check_usable()
             self._sync()
 
+    def copy_index(self, directory: str) -> None:
+        """Copy the index as published now.
+
+        Under the lock: the copy waits for whoever writes to the index, and a writer of this process would wait for it.
+        """
+        with self._lock:
+            self._index.copy_to(directory)
+
     def close(self, reason: str) -> None:
         """Refuse what comes from now on; waits for a commit under way."""
         with self._lock:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from shardlog.clock import MICROSECOND
 from shardlog.errors import InvalidArgument, IteratorExpired, TrimmedData
 from shardlog.format.record import Record, StoredBatch
 from shardlog.format.token import TRIM_HORIZON_SEQUENCE, Token, decode_token, encode_token
@@ -34,7 +35,7 @@ class Page:
     """What `get_records` returns.
 
     `next_iterator` None: the shard is closed and drained; its children are in `child_shard_ids`. `behind` is the time
-    between the last record looked at and the newest of the stream; zero at the end.
+    between the last record looked at and the newest of the stream; zero at the end, and only there.
     """
 
     records: list[Record]
@@ -112,12 +113,14 @@ def get_page(stream: OpenStream, iterator: str, limit: int) -> Page:
         position = None
     if position is None:
         position = min(end, max(reader.cursor.next_sequence, sequence))
-    seen_us = records[-1].timestamp_us if records else tail.timestamp_us
+        seen_us = reader.cursor.seen_us or tail.timestamp_us
+    else:
+        seen_us = records[-1].timestamp_us
     is_drained = shard.end_sequence is not None and position >= shard.end_sequence
     return Page(
         records,
         None if is_drained else _token(stream, shard, max(position, sequence)),
-        _NO_DELAY if position >= end else timedelta(microseconds=tail.timestamp_us - seen_us),
+        _NO_DELAY if position >= end else max(MICROSECOND, timedelta(microseconds=tail.timestamp_us - seen_us)),
         _children(stream, shard) if is_drained else (),
     )
 

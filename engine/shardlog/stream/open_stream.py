@@ -10,18 +10,19 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from shardlog.clock import Clock, datetime_of, wall_us_of
-from shardlog.errors import Closed
+from shardlog.errors import Closed, TrimmedData
 from shardlog.files.protocol import Files
 from shardlog.files.watch import Watch
 from shardlog.format import names
 from shardlog.index.tail import Tail
 from shardlog.index.transaction import SegmentName
-from shardlog.log.segments import Segments
+from shardlog.log.segments import Segments, expired_segments
 from shardlog.model import Appended, ShardStatistics, Statistics
 from shardlog.stream.append import Request
 from shardlog.stream.commit import GroupCommit
@@ -32,6 +33,8 @@ from shardlog.stream.rolling import Roller, mark_of
 from shardlog.stream.sampling import recent_keys, weighted_median
 from shardlog.stream.sharding import Sharder
 from shardlog.stream.state import StreamState, decode_state
+
+Value = TypeVar("Value")
 
 _EVENT_PREFIX_DIGITS: Final = 16
 
@@ -111,7 +114,9 @@ class OpenStream:
 
     def sequence_at(self, moment: datetime) -> int:
         """The sequence number of the first record that was appended at a time or later."""
-        wanted_us = wall_us_of(moment)
+        return self.asked_again(lambda: self._sequence_at(wall_us_of(moment)))
+
+    def _sequence_at(self, wanted_us: int) -> int:
         tail = self.tail()
         if wanted_us > tail.timestamp_us:
             return tail.next_sequence
@@ -129,7 +134,7 @@ class OpenStream:
             return rows[-1].first_sequence if rows else tail.segment_first
         behind = tail.offset
         first = tail.segment_first
-        for segment in reversed(self.index.segments()[:-1]):
+        for segment in reversed(self._live_segments()[:-1]):
             if behind >= length:
                 break
             first = segment.first_sequence
@@ -145,12 +150,25 @@ class OpenStream:
     def hash_to_split_at(self, shard_id: str) -> int:
         """Where half of what a shard took lately went. Raises ShardNotFound, InvalidArgument."""
         shard = self.state().shard(shard_id)
-        return weighted_median(shard, recent_keys(self, shard))
+        return weighted_median(shard, self.asked_again(lambda: recent_keys(self, shard)))
 
     def statistics(self) -> Statistics:
         """Figures of the whole stream."""
+        return self.asked_again(self._statistics)
+
+    def asked_again(self, ask: Callable[[], Value]) -> Value:
+        """What a question about the whole log answers: asked again where the horizon passed what it looked at."""
+        while True:
+            horizon = self.tail().trim_horizon
+            try:
+                return ask()
+            except TrimmedData:
+                if self.tail().trim_horizon == horizon:
+                    raise
+
+    def _statistics(self) -> Statistics:
         tail = self.tail()
-        segments = self.index.segments()
+        segments = self._live_segments()
         space = sum(self.segments.file(*segment).allocated_bytes() for segment in segments)
         first_us = next(
             (
@@ -212,13 +230,21 @@ class OpenStream:
         """The id of a shard that a reader met; remembered, because a slow reader may meet it after it has expired."""
         known = self._shard_ids.get(number)
         if known is None:
-            self._shard_ids.update((shard.number, shard.shard_id) for shard in self.state().shards)
+            state = self.state()
+            self._shard_ids.update((shard.number, shard.shard_id) for shard in state.shards)
+            if number not in self._shard_ids and number < state.next_shard:
+                raise TrimmedData(f"all records of the shard of number {number} have expired")
             known = self._shard_ids[number]
         return known
 
+    def _live_segments(self) -> list[SegmentName]:
+        """The segments that are not behind the horizon, oldest first: files of the others may be gone."""
+        segments = self.index.segments()
+        return segments[len(expired_segments(segments, self.index.tail().trim_horizon)) :]
+
     def _segment_before(self, wanted_us: int) -> int:
         """First sequence number of the last segment whose commits before it are all older."""
-        segments = self.index.segments()
+        segments = self._live_segments()
         low, high = 0, len(segments) - 1
         while low < high:
             middle = (low + high + 1) // 2

@@ -65,6 +65,8 @@ class Cursor:
 
     def __init__(self, index: Index, segments: Segments, sequence: int) -> None:
         self.next_sequence = sequence
+        self.seen_us: int | None = None
+        """Append time of the last block that it yielded."""
         self._index = index
         self._segments = segments
         self._place: _Place | None = None
@@ -190,6 +192,7 @@ class Cursor:
             self._place = _Place(segment, header.end, header.crc, header.next_sequence)
             if header.next_sequence > self.next_sequence:
                 self.next_sequence = header.next_sequence
+                self.seen_us = header.timestamp_us
                 yield item
 
 

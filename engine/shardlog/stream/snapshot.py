@@ -25,6 +25,7 @@ from shardlog.format.identity import encode_identity
 from shardlog.index.tail import Tail
 from shardlog.index.transaction import SegmentName
 from shardlog.log.mark_file import MarkFile, create_mark
+from shardlog.log.segments import expired_segments
 from shardlog.stream.open_stream import OpenStream
 from shardlog.stream.rolling import mark_of
 
@@ -112,7 +113,7 @@ def _segments(stream: OpenStream, tail: Tail) -> list[SegmentName]:
         raise CorruptLog(f"{stream.path}: the index does not know the segment of its own tail")
     if segments[0].first_sequence > tail.trim_horizon and stream.tail().trim_horizon > tail.trim_horizon:
         raise TrimmedData(f"{stream.path}: records have expired since the tail was read")
-    return segments
+    return segments[len(expired_segments(segments, tail.trim_horizon)) :]
 
 
 def _make_mark(files: Files, path: str, tail: Tail) -> None:
