@@ -11,7 +11,7 @@ from shardlog.files.protocol import Site
 from shardlog.testing.crash_states import Strategy, crash_states
 
 SHORT = Plan(Strategy(random_choices=4), one_in=10, recovered_one_in=40, recovery_states=10)
-SWEEP = Plan(Strategy(random_choices=2), one_in=30)
+SWEEP = Plan(Strategy(random_choices=2), one_in=12)
 SWEPT_ONE_IN = 30
 
 
@@ -29,7 +29,7 @@ def test_nor_after_a_kill_an_interrupt_a_full_disk_or_a_failed_sync(level: str) 
     workloads = torn_sweep() if level == "torn" else sweeps(level)
     tally = explore(map(record, workloads[:: SWEPT_ONE_IN if level != "torn" else 8]), SWEEP)
     assert not tally.failures, tally.report()
-    assert len(tally.distinct) > 100, "hardly anything was tried"
+    assert len(tally.distinct) > 50, "hardly anything was tried"
 
 
 def test_the_harness_can_fail() -> None:

@@ -60,6 +60,31 @@ def write_in_threads(channel: Channel, path: str, plan: Plan) -> None:
         thread.join()
 
 
+def read(channel: Channel, path: str, plan: Plan) -> None:
+    """Open to read, and read in every way, several times."""
+    await_go(channel)
+
+    def look(what: str, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except shardlog.ShardlogError as error:
+            channel.send(("failed", what, type(error).__name__, str(error)))
+
+    def look_around(stream: Stream) -> None:
+        look("read", lambda: tell_records(channel, "on the way", stream.read()))
+        look("statistics", stream.statistics)
+        for shard in stream.describe().shards:
+            iterator = stream.iterator(shard.shard_id, "TRIM_HORIZON")
+            look("get records", lambda: stream.get_records(iterator))  # noqa: B023 - called at once
+
+    def open_and_look() -> None:
+        with shardlog.open(path, read_only=True) as store:
+            look("describe", store.streams)
+            look_around(store.stream(STREAM))
+
+    telling_trouble(channel, lambda: [look("open", open_and_look) for _ in range(2)])
+
+
 def acknowledge_early(channel: Channel, path: str, plan: Plan) -> None:
     """The same, but for a lie: an append is acknowledged before it is made."""
     await_go(channel)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from tests.faults.bodies import write, write_along, write_and_remove, write_and_reshape, write_in_threads
+from tests.faults.bodies import read, write, write_along, write_and_remove, write_and_reshape, write_in_threads
 from tests.faults.devices import LoopDisk, cut_power
 from tests.faults.history import Event, History, sealed_next
 from tests.faults.puppet import examine_store
@@ -105,9 +105,10 @@ def recovery_workloads(children: Children, directory: Path) -> list[Workload]:
         history.hear(events)
         if tears:
             tear_tail(template)
-        name = f"recovery of level {level}{' with a torn tail' if tears else ''}"
+        what = f"level {level}{' with a torn tail' if tears else ''}"
         plan = Plan("victim", level, appends=7, read_every=3)
-        workloads.append(Workload(name, plan, write, ("none", "goes on"), template, history))
+        workloads.append(Workload(f"recovery of {what}", plan, write, ("none", "goes on"), template, history))
+        workloads.append(Workload(f"reading of {what}", plan, read, ("none", "dies too"), template, history))
     return workloads
 
 

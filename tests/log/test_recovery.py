@@ -374,7 +374,7 @@ def test_a_segment_that_mark_knows_is_missing(long: Log) -> None:
     assert damage.witnesses == ("MARK",)
     assert damage.sequences == (blocks[-1].next_sequence, mark.next_sequence)
     assert "segment 4" in str(damage)
-    assert (end.offset, end.next_sequence) == (blocks[-1].end, blocks[-1].next_sequence)
+    assert (end.offset, end.next_sequence) == (blocks[-1].end, mark.next_sequence)
 
 
 def test_the_end_of_a_segment_that_mark_has_passed(long: Log) -> None:

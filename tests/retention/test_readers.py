@@ -207,6 +207,39 @@ def test_another_process_expires_what_is_being_read(
     assert numbers(aging.stream.read()) == [1000, 1001]
 
 
+def reshard_in_between(channel: Channel, path: str, wall_us: int) -> None:
+    """Append, split, append; later expire all of it."""
+    clock = ManualClock(datetime_of(wall_us))
+    with shardlog.open(path, clock=clock) as store:
+        stream = store.stream("s")
+        stream.append([change(0, "")])
+        left, right = stream.split_shard(stream.describe().shards[0].shard_id)
+        stream.append([change(number, "") for number in range(1, 20)])
+        stream.merge_shards(left, right)
+        channel.send("appended")
+        assert channel.receive() == "expire"
+        clock.advance(2 * DAY)
+        stream.append([change(20, "")])
+        assert stream.expire(force=True).segments > 0
+        channel.send("expired")
+
+
+def test_a_reader_meets_shards_that_came_and_went_unseen(
+    aging: Aging, timed_store: Store, children: Children, clock: ManualClock
+) -> None:
+    """It goes on in the file that it has open, and finds records of shards that nobody knows any more: TrimmedData."""
+    child = children.start(reshard_in_between, timed_store.path, clock.wall_us())
+    assert child.receive() == "appended"
+    reading = aging.stream.read(on_damage="gap")
+    assert numbers([next(reading)]) == [0]
+    child.send("expire")
+    assert child.receive() == "expired"
+    with pytest.raises(TrimmedData):
+        next(reading)
+    assert child.wait() == 0
+    assert numbers(aging.stream.read()) == [20]
+
+
 def deleted_files_open(process: int) -> list[str]:
     """Files that a process has open and that have no name any more."""
     directory = Path(f"/proc/{process}/fd")

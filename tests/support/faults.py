@@ -19,6 +19,7 @@ from shardlog.clock import Clock, SystemClock
 from shardlog.errors import StorageFailed, StorageFull
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import File, LockFile, Site
+from shardlog.index.environment import Index
 from shardlog.index.tail import ROLLING, Tail
 from shardlog.index.transaction import IndexWrite
 from shardlog.stream.open_stream import Surroundings
@@ -104,7 +105,7 @@ class FaultyFiles(PosixFiles):
         return result
 
     def _strike(self, step: Step, when: When) -> None:
-        for fault in self.faults:
+        for fault in list(self.faults):
             if fault.takes(step, when):
                 fault.strike()
 
@@ -185,7 +186,7 @@ def open_with(path: object, files: PosixFiles, *, clock: Clock | None = None, re
 
 
 IndexStep = Literal["begin", "reserved", "publish", "rolling", "rolled"]
-"""The write transaction began; the rows are in it; it commits records; it commits ROLLING; it commits the new tail."""
+"""The write transaction begins; the rows are in it; it commits records; it commits ROLLING; it commits the new tail."""
 
 
 class IndexFaults:
@@ -194,11 +195,15 @@ class IndexFaults:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.faults: list[Fault] = []
         self.commits = 0
-        real = {name: getattr(IndexWrite, name) for name in ("__enter__", "put_tail", "put_segments", "commit")}
+        real = {name: getattr(IndexWrite, name) for name in ("put_tail", "put_segments", "commit")}
 
-        def enter(write: IndexWrite) -> IndexWrite:
+        real_write = Index.write
+
+        def begin(index: Index) -> IndexWrite:
+            self._strike("begin", "before")
+            write = real_write(index)
             self._strike("begin", "after")
-            return real["__enter__"](write)
+            return write
 
         def put_segments(write: Any, segments: Any) -> None:
             real["put_segments"](write, segments)
@@ -219,12 +224,12 @@ class IndexFaults:
             self._strike(step, "after")
 
         for name, function in (
-            ("__enter__", enter),
             ("put_segments", put_segments),
             ("put_tail", put_tail),
             ("commit", commit),
         ):
             patch.setattr(IndexWrite, name, function)
+        patch.setattr(Index, "write", begin)
 
     def arm(
         self, step: IndexStep, strike: Callable[[], object], when: When = "before", *, skip: int = 0, times: int = 1
@@ -235,6 +240,6 @@ class IndexFaults:
         return fault
 
     def _strike(self, step: str, when: When) -> None:
-        for fault in self.faults:
+        for fault in list(self.faults):
             if fault.takes(Step(step, "index"), when):
                 fault.strike()

@@ -46,12 +46,12 @@ def records_only(found: Iterable[Record | Gap]) -> list[Record]:
     return records
 
 
-def batch(who: str, number: int, size: int) -> list[Change]:
+def batch(who: str, number: int, size: int, text: str = PADDING) -> list[Change]:
     """The changes of append `number` of `who`. Their items fall into different shards."""
     return [
         Change.insert(
             keys={"id": f"{who}-{number}-{index}"},
-            new={"id": f"{who}-{number}-{index}", "who": who, "append": number, "of": size, "text": PADDING},
+            new={"id": f"{who}-{number}-{index}", "who": who, "append": number, "of": size, "text": text},
         )
         for index in range(size)
     ]

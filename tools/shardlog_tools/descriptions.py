@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 
-from shardlog import ShardingPolicy
+from shardlog import Finding, ShardingPolicy
 from shardlog.model import HASH_RANGE_END, ShardDescription, StreamDescription
 
 _HASH_DIGITS: Final = 32
@@ -47,6 +47,18 @@ def shard_as_json(shard: ShardDescription) -> dict[str, Any]:
         "hash_range": [str(end) for end in shard.hash_range],
         "first_sequence": shard.first_sequence,
         "end_sequence": shard.end_sequence,
+    }
+
+
+def finding_as_json(finding: Finding) -> dict[str, Any]:
+    """What a check found."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "path": finding.path,
+        "offset": finding.offset,
+        "sequences": list(finding.sequences) if finding.sequences is not None else None,
+        "message": finding.message,
     }
 
 

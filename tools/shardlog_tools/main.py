@@ -23,11 +23,15 @@ from shardlog_tools import (
     disable,
     dump,
     expire,
+    fsck,
     importing,
     resharding,
+    salvage,
+    scrub,
     set_retention,
     set_sharding,
     shards,
+    snapshot,
     stat,
 )
 from shardlog_tools.output import DONE, FAILED, INTERRUPTED, USED_WRONGLY, CommandFailed, Output
@@ -44,6 +48,10 @@ _COMMANDS: Final = (
     expire,
     disable,
     delete,
+    fsck,
+    snapshot,
+    scrub,
+    salvage,
     dump,
     demo,
 )
@@ -54,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="shardlog",
         description="A durable change log in a directory: append item changes, read them back in order.",
-        epilog="exit status: 0 done, 1 failed, 2 used wrongly",
+        epilog="exit status: 0 done, 1 failed, 2 used wrongly (fsck: see its help)",
         allow_abbrev=False,
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -70,10 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = build_parser().parse_args(argv)
+        args = build_parser().parse_args(words)
     except SystemExit as stop:  # argparse has said what was wrong, or printed the help that was asked for
-        return stop.code if isinstance(stop.code, int) else USED_WRONGLY
+        status = stop.code if isinstance(stop.code, int) else USED_WRONGLY
+        return fsck.USAGE_STATUS if status == USED_WRONGLY and words[:1] == ["fsck"] else status
     output = Output(as_json=args.json, data=sys.stdout.buffer, talk=sys.stderr)
     try:
         status = _run(args, output)

@@ -22,6 +22,7 @@ from shardlog.format import names
 from shardlog.index.environment import LMDB_0_9, Index
 from shardlog.index.tail import decode_tail
 from shardlog.index.transaction import SegmentName
+from shardlog.log.segments import expired_segments
 from shardlog.stream.state import decode_state
 
 _DATA: Final = "data.mdb"
@@ -37,8 +38,9 @@ def check_live_index(subject: Subject, places: list[Place], passed: Passed, line
         subject.add("index-damaged", path, problem)
     if live.copy is None or live.tail is None:
         return
+    now = live.tail_now() or live.tail
     try:
-        differing = _differing(live.copy, places, passed, lineage)
+        differing = _differing(live.copy, places, passed, lineage, now.trim_horizon)
     except ShardlogError as error:
         subject.add("index-damaged", path, str(error))
         return
@@ -46,13 +48,12 @@ def check_live_index(subject: Subject, places: list[Place], passed: Passed, line
         subject.add("index-wrong", path, f"it differs from the log in {', '.join(differing)}")
 
 
-def _differing(index: Index, places: list[Place], passed: Passed, lineage: Lineage) -> list[str]:
+def _differing(index: Index, places: list[Place], passed: Passed, lineage: Lineage, horizon: int) -> list[str]:
     tail = index.tail()
     segments = [SegmentName(place.first_sequence, place.segment_id) for place in places]
     told: dict[str, tuple[object, object]] = {
-        "segments": ([row for row in index.segments() if row in segments or row.first_sequence >= tail.trim_horizon],
-                     [row for row in segments if row.first_sequence >= tail.trim_horizon]),
-    }  # fmt: skip
+        "segments": (_later(index.segments(), horizon), _later(segments, horizon)),
+    }
     if not passed.is_damaged:
         told |= {
             "the tail's checksum": (tail.last_crc, passed.last_crc),
@@ -67,6 +68,11 @@ def _differing(index: Index, places: list[Place], passed: Passed, lineage: Linea
         producers = {name: index.producer_position(name) for name in lineage.producers}
         told["producers"] = (producers, lineage.producers)
     return [name for name, (found, expected) in told.items() if found != expected]
+
+
+def _later(segments: list[SegmentName], horizon: int) -> list[SegmentName]:
+    """Those that have not expired meanwhile."""
+    return segments[len(expired_segments(segments, horizon)) :]
 
 
 def check_unused_index(subject: Subject, last: Place, end: End) -> None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from shardlog.check.continuity import check_end, check_first, check_join
-from shardlog.check.findings import Finding, StreamFacts
+from shardlog.check.findings import StreamFacts
 from shardlog.check.index import check_live_index, check_unused_index
 from shardlog.check.inventory import check_inventory, check_order, without_strangers
 from shardlog.check.lineage import Lineage
@@ -15,6 +15,7 @@ from shardlog.check.segments import End, Passed, Place, check_segment, end_of, o
 from shardlog.check.subject import Subject, examined
 from shardlog.errors import CorruptLog, StorageFailed, StoreLocked
 from shardlog.format.mark import Mark
+from shardlog.log.segments import expired_segments
 from shardlog.stream.state import StreamState, decode_state
 
 
@@ -163,21 +164,20 @@ class StreamCheck:
         self._lineage.finish()
 
     def _forget_expired(self) -> None:
-        """Segments that expired while they were checked: what was found about them is nobody's business any more."""
+        """What was found about segments that expired while they were checked is nobody's business any more."""
         assert self._subject.live is not None
         tail = self._subject.live.tail_now()
         if tail is None:
             return
-        gone = {
-            place.path
-            for place, successor in zip(self._places, self._places[1:], strict=False)
-            if successor.first_sequence <= tail.trim_horizon
-        }
-        self._subject.findings[:] = [finding for finding in self._subject.findings if not _is_gone(finding, gone)]
-
-
-def _is_gone(finding: Finding, gone: set[str]) -> bool:
-    return finding.path in gone
+        places = [(place.first_sequence, place.segment_id) for place in self._places]
+        count = len(expired_segments(places, tail.trim_horizon))
+        gone = {place.path for place in self._places[:count]}
+        self._subject.findings[:] = [
+            finding
+            for finding in self._subject.findings
+            if finding.path not in gone
+            and not (finding.sequences is not None and finding.sequences[1] <= tail.trim_horizon)
+        ]
 
 
 def _check_name(subject: Subject, name: str, label: str) -> None:

@@ -115,14 +115,17 @@ class Roller:
     def roll(self, is_due: Callable[[Tail, StreamOptions], bool], block_bytes: int) -> None:
         """Roll to a segment with room for a block, if it is (still) due.
 
-        Raises StorageFull with the old segment still active.
+        Raises StorageFull with the old segment still active, and StorageFailed.
         """
         with roll_held(self._lock):
-            if self._begin(is_due):
-                with self._index.write() as transaction:
-                    after = self._replace(transaction, transaction.tail(), block_bytes)
-                self._mark.write(mark_of(after))
-                self._mark.sync()
+            try:
+                if self._begin(is_due):
+                    with self._index.write() as transaction:
+                        after = self._replace(transaction, transaction.tail(), block_bytes)
+                    self._mark.write(mark_of(after))
+                    self._mark.sync()
+            except FileNotFoundError as error:
+                raise StorageFailed(f"{self._log_path}: the log is gone: {error}") from error
 
     def _begin(self, is_due: Callable[[Tail, StreamOptions], bool]) -> bool:
         """Say in the index that a roll has begun, and to which segment; False where none is needed any more."""

@@ -51,6 +51,10 @@ def recent_keys(stream: OpenStream, shard: Shard, since_us: int = 0) -> list[obj
 
 def recent_throughput(stream: OpenStream, over: timedelta) -> Throughput:
     """What the open shards took in the last time, or in the last MiBs of the log where those took less time."""
+    return stream.asked_again(lambda: _throughput(stream, over))
+
+
+def _throughput(stream: OpenStream, over: timedelta) -> Throughput:
     tail = stream.tail()
     now_us = stream.clock.wall_us()
     state = stream.state()

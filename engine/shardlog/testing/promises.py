@@ -241,19 +241,19 @@ class Promises:
                 for append in self._acknowledged(stream):
                     self.appends[append].is_durable = True
             case Changing(stream):
-                self.streams[stream].look = None
+                self._stream(stream).look = None
             case Changed(stream, look):
-                self.streams[stream].look = look
+                self._stream(stream).look = look
             case Deleting(stream):
-                self.streams[stream].phase = "deleting"
+                self._stream(stream).phase = "deleting"
             case Deleted(stream):
-                self.streams[stream].phase = "deleted"
+                self._stream(stream).phase = "deleted"
             case SetAside():
                 self.set_aside.append(mark)
 
     def _acknowledge(self, number: int, sequences: tuple[int, ...] | None) -> None:
         append = self.appends[number]
-        stream = self.streams[append.stream]
+        stream = self._stream(append.stream)
         if sequences is None:
             # Told that it is there already: the first append of that position is acknowledged by this.
             append.state = "refused"
@@ -268,9 +268,7 @@ class Promises:
         stream.given.update((given.sequence, given) for given in append.numbers)
 
     def _see(self, seen: Seen) -> None:
-        # Its creator may have been killed before it could tell.
-        durability = self.creating.get(seen.stream.name, "fsync")
-        stream = self.streams.setdefault(seen.stream, StreamPromise(durability))
+        stream = self._stream(seen.stream)
         stream.given.update((number.sequence, number) for number in seen.numbers)
         shown: dict[int, list[Number]] = {}
         for given in seen.numbers:
@@ -282,6 +280,10 @@ class Promises:
                 append.numbers = tuple(sorted(shown[number], key=lambda given: given.place))
             elif seen.is_settled and append.state in ("in flight", "acknowledged"):
                 append.state, append.is_durable = "lost", False
+
+    def _stream(self, key: StreamKey) -> StreamPromise:
+        """The promises to a stream, whose creator may have been stopped before it could tell."""
+        return self.streams.setdefault(key, StreamPromise(self.creating.get(key.name, "fsync")))
 
     def _acknowledged(self, stream: StreamKey) -> list[int]:
         return [number for number, append in self.of_stream(stream).items() if append.state == "acknowledged"]
