@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes.victims import append_until_killed
 from tests.support.background import Background, wait_until
 from tests.support.children import Channel, Children
-from tests.support.history import change, changes, new_stream, numbers
+from tests.support.history import change, changes, new_stream, numbers, records_only
 
 import shardlog
 from shardlog import Record, Store, Stream, StreamDisabled
@@ -274,3 +275,17 @@ def test_another_process_ends_the_stream(store: Store, store_path: Path, childre
     assert child.wait() == 0
     with pytest.raises(StreamDisabled):
         stream.append(changes(8, 1))
+
+
+@pytest.mark.parametrize("durability", ["fsync", "os"])
+def test_what_a_writer_published_before_it_died_is_followed(
+    store: Store, store_path: Path, children: Children, durability: str
+) -> None:
+    """A writer is killed between publishing and waking the followers: they get the record all the same."""
+    stream = new_stream(store, durability=durability)
+    followers = [Follower(stream), Follower(stream, "LATEST")]
+    victim = children.start(append_until_killed, store_path, "victim", "before MARK")
+    victim.rest()
+    assert victim.wait() == -9
+    published = [record.keys["id"] for record in records_only(stream.read())]
+    wait_until(lambda: all(follower.seen == published for follower in followers), 10)

@@ -93,7 +93,7 @@ def three_segments(store: Store) -> None:
 
 def one_segment(store: Store) -> None:
     """One segment, one shard."""
-    append_some(new_stream(store), 12)
+    append_some(new_stream(store), 7)
 
 
 def rows_of(path: Path) -> tuple[list[Row | Gap], ShardlogError | None]:

@@ -41,6 +41,7 @@ CALLS: Final = (
     "pread64",
     "getdents64",
     "statfs",
+    "newfstatat",
     "fcntl",
     "lseek",
 )

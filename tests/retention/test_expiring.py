@@ -292,7 +292,7 @@ def test_who_may_not_write_may_not_expire(aging: Aging, timed_store: Store) -> N
         reader.stream("s").expire(force=True)
 
 
-@pytest.mark.parametrize("producers", [0, 2000])
+@pytest.mark.parametrize("producers", [0, 1000])
 def test_a_full_disk_can_still_expire(store_path: Path, clock: ManualClock, producers: int) -> None:
     """The control record goes into room that segments keep free, also where a long checkpoint is due.
 
@@ -302,7 +302,7 @@ def test_a_full_disk_can_still_expire(store_path: Path, clock: ManualClock, prod
     with open_with(store_path, files, clock=clock) as store:
         stream = store.create_stream("s", segment_bytes=2_400_000, durability="os")
         for number in range(producers):
-            stream.append([change(number, "")], producer=f"{number:0200d}", position=1)
+            stream.append([change(number, "")], producer=f"{number:0250d}", position=1)
         while stream.statistics().segments < 4:
             stream.append([change(0, "x" * 20_000)])
         clock.advance(2 * DAY)
@@ -310,6 +310,10 @@ def test_a_full_disk_can_still_expire(store_path: Path, clock: ManualClock, prod
         fault = files.arm(lambda step: step.operation == "allocate", no_room, times=10**9)
         with pytest.raises(StorageFull):
             _append_until_full(stream)
+        if not producers:
+            tail = stream._stream.tail()
+            stream.append([change(1, "x" * (tail.limit - tail.offset - 170))])
+            assert stream._stream.tail().limit - stream._stream.tail().offset <= 64, "no commit is so short"
         trimmed = stream.expire(force=True)
         assert trimmed.segments >= 3
         assert trimmed.horizon_after == stream.trim_horizon > 1

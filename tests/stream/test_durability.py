@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 from tests.support.children import Channel, Children
 from tests.support.faults import FaultyFiles, Step, open_with
-from tests.support.history import Append, batch, change, changes, check_holds, new_stream, numbers, records_only, seen_in
+from tests.support.history import (
+    Append,
+    batch,
+    change,
+    changes,
+    check_holds,
+    new_stream,
+    numbers,
+    records_only,
+    seen_in,
+)
 
 import shardlog
 from shardlog import Store, Stream
@@ -162,7 +172,7 @@ def killed_writer(children: Children, path: Path, appends: int) -> dict[Append, 
 def test_what_was_acknowledged_survives_a_kill(
     store: Store, store_path: Path, children: Children, durability: str, appends: int
 ) -> None:
-    """After SIGKILL every acknowledged record is there at its number, at both levels; it is so after every reopening."""
+    """After SIGKILL every acknowledged record is there at its number, at both levels, after every reopening."""
     new_stream(store, durability=durability, shards=2)
     store.close()
     acknowledged = killed_writer(children, store_path, appends)
@@ -175,7 +185,7 @@ def test_what_was_acknowledged_survives_a_kill(
 
 
 def test_numbers_jump_after_a_kill_at_level_os(store: Store, store_path: Path, children: Children) -> None:
-    """Numbers of what may have been lost are not used again: they go on 2^24 later, and no further after a clean close."""
+    """Numbers of what may be lost are not used again: they go on 2^24 later, once until the next kill."""
     new_stream(store, durability="os")
     store.close()
     acknowledged = killed_writer(children, store_path, 10)

@@ -205,12 +205,12 @@ def test_nothing_is_visible_before_it_is_synced(store: Store, files: FaultyFiles
     stream = new_stream(store)
     stream.append(changes(0, 2))
     seen: list[tuple[list[int], int]] = []
-    files.arm(lambda step: step.site is Site.COMMIT, lambda: seen.append((numbers(stream.read()), stream.next_sequence)))
-    files.arm(
-        lambda step: step.site is Site.COMMIT,
-        lambda: seen.append((numbers(stream.read()), stream.next_sequence)),
-        "after",
-    )
+
+    def look() -> None:
+        seen.append((numbers(stream.read()), stream.next_sequence))
+
+    files.arm(lambda step: step.site is Site.COMMIT, look)
+    files.arm(lambda step: step.site is Site.COMMIT, look, "after")
     stream.append(changes(2, 2))
     assert seen == [([0, 1], 3)] * 2
     assert numbers(stream.read()) == [0, 1, 2, 3]

@@ -81,7 +81,7 @@ class Children:
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.support.child_server", str(theirs.fileno())],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split()])},
             pass_fds=[theirs.fileno()],
         )
         theirs.close()

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from shardlog.check.blocks import BlockScan
@@ -92,7 +93,7 @@ def _scrub_stream(files: Files, stream: str, pace: Pace) -> Iterator[Scrubbed]:
         return  # deleted meanwhile, or damaged in a way that a check tells
     places = [Place(*segment, f"{log_path}/{names.segment_name(*segment)}") for segment in segments]
     gaps = _known_gaps(files, places)
-    for place, successor in zip(places, places[1:], strict=False):
+    for place, successor in pairwise(places):
         subject = Subject(stream, files, gaps=gaps)
         try:
             size = _scrub_segment(subject, place, successor, pace)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from shardlog.errors import StorageFailed
+from shardlog.files.posix import translated
 
 OVERRIDE = "SHARDLOG_ALLOW_ANY_FILESYSTEM"
 _REFUSED = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|9p|fuse(\..*|blk)?|ceph|glusterfs|afs|ncpfs|lustre|virtiofs|beegfs")
@@ -29,7 +30,8 @@ def check_filesystem(path: str) -> None:
 
 def filesystem_kind(path: str) -> str | None:
     """The type of the file system of a path as the mount table names it (proc_pid_mountinfo(5)); None if unknown."""
-    device = os.stat(path).st_dev
+    with translated("stat", path):
+        device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         table = Path(_MOUNT_TABLE).read_text(errors="replace")

@@ -185,7 +185,14 @@ class PosixFiles:
 
     def exists(self, path: str) -> bool:
         """See `Files`."""
-        return os.path.lexists(path)
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            # Taken for absence, it would have a store made anew over the one that is there.
+            raise storage_error(error, "look for", path) from error
+        return True
 
     def names(self, path: str) -> list[str]:
         """See `Files`."""

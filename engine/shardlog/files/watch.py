@@ -1,7 +1,7 @@
 """Waiting for a file to be written, by any process, without polling.
 
-One thread per watched file sleeps in inotify(7) and wakes everybody who waits in this process. Where inotify is not to
-be had (its instances are limited), the thread looks at the file's state instead, every 50 ms.
+One thread per watched file sleeps in inotify(7) and wakes everybody who waits in this process; once a second it does so
+unasked. Where inotify is not to be had (its instances are limited), it looks at the file's state instead, every 50 ms.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from shardlog.files.posix import translated
@@ -22,6 +23,8 @@ _IN_NONBLOCK: Final = os.O_NONBLOCK
 _IN_CLOEXEC: Final = os.O_CLOEXEC
 _EVENT_BYTES: Final = 4096
 _POLL_MS: Final = 50
+_OVERLOOKED_MS: Final = 1000
+"""So often those who wait look without being told: a writer may die after publishing, before it writes to the file."""
 _TICK_NS: Final = 20_000_000
 """Times of files are this coarse, or finer: two writes may leave the same one."""
 
@@ -107,8 +110,9 @@ class Watch:
         poll.register(descriptor, select.POLLIN)
         poll.register(self._stop, select.POLLIN)
         try:
-            while not any(ready == self._stop for ready, _ in poll.poll()):
-                os.read(descriptor, _EVENT_BYTES)
+            while not any(ready == self._stop for ready, _ in poll.poll(_OVERLOOKED_MS)):
+                with suppress(BlockingIOError):
+                    os.read(descriptor, _EVENT_BYTES)
                 self.announce()
         finally:
             os.close(descriptor)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from shardlog.errors import CorruptLog, StorageFailed
 from shardlog.files.gate import LIVE, gate_held
+from shardlog.files.posix import translated
 from shardlog.files.protocol import Files, LockFile, Site
 from shardlog.format import names
 from shardlog.format.checksum import crc32c
@@ -130,9 +131,13 @@ def _read_alone(files: Files, path: str, lock: LockFile) -> OpenedStream:
         mark_file, mark = MarkFile(files.open_to_read(os.devnull)), None
     end = find_log_end(files, f"{path}/{names.LOG}", mark)
     snapshot = decode_state(end.snapshot)
-    with tempfile.TemporaryDirectory(prefix="shardlog-index-") as directory:
+    content = _index_content(files, path, end, snapshot, mark, False)
+    with (
+        translated("make an index in", tempfile.gettempdir()),
+        tempfile.TemporaryDirectory(prefix="shardlog-index-", ignore_cleanup_errors=True) as directory,
+    ):
         # Open, it does without its names: whatever becomes of this process, nothing is left behind.
-        index = Index.make(directory, _index_content(files, path, end, snapshot, mark, False))
+        index = Index.make(directory, content)
     return OpenedStream(lock, index, mark_file, end.header.stream_uuid, True, tuple(end.damage))
 
 

@@ -1,0 +1,346 @@
+"""Plans and repairs: what they keep, what they refuse, and that an interrupted one is simply run again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.check.damage import NAME, Original, append_some, flips, new_stream, rows_of
+from tests.check.forged import add_segment, log_end, log_paths, overwrite, state_of, stream_path
+
+import shardlog
+from shardlog import Change, CorruptLog, Gap, StoreLocked
+from shardlog.check import fsck, plan_repair
+from shardlog.check.plan import CannotRepair, GoOnBehind, LeaveToOpening, RecordGaps
+from shardlog.check.repair import RepairPlan, apply_plan
+from shardlog.clock import SystemClock
+from shardlog.files.posix import PosixFiles
+from shardlog.stream.open_stream import Surroundings
+from shardlog.testing.failing import FailingFiles, Fault, Killed
+from shardlog.testing.images import materialise, read_image
+
+Damage = Callable[[Path], object]
+
+
+def damage_block(path: Path) -> None:
+    """A commit in the middle of the first segment."""
+    overwrite(log_paths(path)[0], 6000, b"\xff" * 20)
+
+
+def damage_last_block(path: Path) -> None:
+    """The last commit of all, which MARK says was durable."""
+    end = log_end(path).offset
+    overwrite(log_paths(path)[-1], end - 200, b"\xff" * 190)
+
+
+def damage_last_header(path: Path) -> None:
+    """The header of the last segment, beyond mending."""
+    overwrite(log_paths(path)[-1], 0, b"\xff" * 500)
+
+
+def remove_last_segment(path: Path) -> None:
+    """The segment that MARK names."""
+    log_paths(path)[-1].unlink()
+
+
+def remove_middle_segment(path: Path) -> None:
+    """One that others follow."""
+    log_paths(path)[1].unlink()
+
+
+def swap_segments(path: Path) -> None:
+    """The last two under each other's names."""
+    _, second, third = log_paths(path)
+    contents = second.read_bytes(), third.read_bytes()
+    second.write_bytes(contents[1])
+    third.write_bytes(contents[0])
+
+
+def flip_header(path: Path) -> None:
+    """One bit of a header."""
+    overwrite(log_paths(path)[1], 4000, b"\x01")
+
+
+def spoil_footer(path: Path) -> None:
+    """The end of a sealed segment."""
+    overwrite(log_paths(path)[0], log_paths(path)[0].stat().st_size - 40, b"\xff" * 40)
+
+
+def spoil_mark(path: Path) -> None:
+    """Both positions."""
+    overwrite(stream_path(path) / "MARK", 0, b"\xff" * 10)
+    overwrite(stream_path(path) / "MARK", 4096, b"\xff" * 10)
+
+
+def remove_identity(path: Path) -> None:
+    """STORE."""
+    (path / "STORE").unlink()
+
+
+def everything(path: Path) -> None:
+    """All of it at once."""
+    for damage in (damage_block, flip_header, spoil_footer, damage_last_block, spoil_mark, remove_identity):
+        damage(path)
+
+
+DAMAGES = (
+    damage_block,
+    damage_last_block,
+    damage_last_header,
+    remove_last_segment,
+    remove_middle_segment,
+    swap_segments,
+    flip_header,
+    spoil_footer,
+    spoil_mark,
+    remove_identity,
+    everything,
+)
+
+
+def surroundings(files: FailingFiles) -> Surroundings:
+    return Surroundings(files, SystemClock(), 10.0)
+
+
+def repaired(path: Path) -> RepairPlan:
+    plan = plan_repair(fsck(path))
+    plan.apply()
+    return plan
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_repair_can_be_killed_at_every_step(path: Path, damage: Damage, small: Original) -> None:
+    """Run again from a new check, it ends where an undisturbed one does: clean, with the same records readable."""
+    damage(path)
+    damaged = read_image(str(path))
+    expected, _ = rows_of(path)
+    kept = [row for row in expected if isinstance(row, tuple)]
+    counting = FailingFiles(PosixFiles())
+    apply_plan(plan_repair(fsck(path)), surroundings(counting))
+    steps = counting.changes
+    assert steps > 0
+    for step in range(1, steps + 1):
+        materialise(damaged, str(path))
+        files = FailingFiles(PosixFiles(), Fault(Killed, nth=step))
+        with pytest.raises(Killed):
+            apply_plan(plan_repair(fsck(path)), surroundings(files))
+        repaired(path)
+        report = fsck(path)
+        assert report.clean, (step, steps, list(map(str, report.findings)))
+        rows, error = rows_of(path)
+        assert error is None
+        found = [row for row in rows if isinstance(row, tuple)]
+        assert set(map(repr, kept)) <= set(map(repr, found)) <= set(map(repr, small.rows))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_plan_can_be_applied_twice(path: Path, damage: Damage) -> None:
+    """The second time it finds everything done and changes nothing that counts."""
+    damage(path)
+    plan = repaired(path)
+    before = {name: content for name, content in read_image(str(path), without="index").items() if "MARK" not in name}
+    plan.apply()
+    after = {name: content for name, content in read_image(str(path), without="index").items() if "MARK" not in name}
+    assert after == before
+    assert fsck(path).clean
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_segment_file_is_changed(path: Path, damage: Damage) -> None:
+    """What was in the log is there after a repair, byte for byte: under its name, another name, or in lost+found."""
+    damage(path)
+    before = {segment.read_bytes().rstrip(b"\0") for segment in log_paths(path)}
+    repaired(path)
+    kept = [*log_paths(path), *(stream_path(path) / "lost+found").glob("*")]
+    after = [file.read_bytes() for file in kept]
+    for content in before:
+        assert any(other.startswith(content) for other in after)
+
+
+def test_what_is_taken_out_has_a_manifest(path: Path) -> None:
+    """The copy in lost+found is the damaged bytes, and says where they were and why they are there."""
+    damage_block(path)
+    (finding,) = fsck(path).findings
+    assert finding.offset is not None
+    assert finding.end is not None
+    content = log_paths(path)[0].read_bytes()[finding.offset : finding.end]
+    repaired(path)
+    (manifest,) = (stream_path(path) / "lost+found").glob("*.json")
+    about = json.loads(manifest.read_text())
+    assert (manifest.parent / about["file"]).read_bytes() == content
+    assert (about["source"], about["offset"], about["bytes"]) == (log_paths(path)[0].name, finding.offset, len(content))
+    assert "block-damaged" in about["reason"]
+
+
+def test_a_plan_is_told_before_it_is_applied(path: Path) -> None:
+    """Planning changes nothing; every action says in words what it will do, and is told when it is done."""
+    damage_last_block(path)
+    damage_block(path)
+    before = read_image(str(path))
+    plan = plan_repair(fsck(path))
+    assert read_image(str(path)) == before
+    assert plan.changes_anything
+    assert [type(action) for action in plan.actions][-2:] == [GoOnBehind, RecordGaps]
+    told: list[object] = []
+    plan.apply(told.append)
+    assert told == list(plan.actions)
+    assert all(str(stream_path(path)) in str(action) for action in plan.actions)
+
+
+def test_a_sound_store_has_an_empty_plan(path: Path) -> None:
+    """Nothing to do, and applying that does nothing."""
+    before = read_image(str(path))
+    plan = repaired(path)
+    assert plan.actions == ()
+    assert not plan.changes_anything
+    assert read_image(str(path)) == before
+
+
+def test_a_torn_tail_is_left_to_opening(path: Path) -> None:
+    """The plan shows what the next opening will do by itself."""
+    overwrite(log_paths(path)[-1], log_end(path).offset, b"half a commit")
+    report = fsck(path)
+    assert report.clean
+    plan = plan_repair(report)
+    assert [type(action) for action in plan.actions] == [LeaveToOpening]
+    assert not plan.changes_anything
+
+
+def test_a_stream_in_use_is_not_repaired(path: Path) -> None:
+    """StoreLocked, with nothing done, whoever has it open: also where another stream of the store could be repaired."""
+    damage_block(path)
+    with shardlog.open(path) as store:
+        store.stream(NAME)
+        report = fsck(path)
+        assert not report.clean
+        before = read_image(str(path))
+        with pytest.raises(StoreLocked, match="open"):
+            plan_repair(report).apply()
+        after = read_image(str(path))
+        assert set(after) == set(before)
+    assert fsck(path).findings[0].severity == "error"
+    repaired(path)
+    assert fsck(path).clean
+
+
+def test_readers_and_writers_go_on_behind_a_damaged_end(path: Path, small: Original) -> None:
+    """Opening to write raises CorruptLog before the repair; afterwards it appends, and readers meet the damage once."""
+    damage_last_block(path)
+    with shardlog.open(path) as store, pytest.raises(CorruptLog):
+        store.stream(NAME)
+    (lost,) = fsck(path).lost
+    repaired(path)
+    with shardlog.open(path) as store:
+        stream = store.stream(NAME)
+        appended = stream.append([Change.insert(keys={"id": 1}, new={"id": 1})]).sequences[0]
+        assert appended >= lost[2]
+        with pytest.raises(CorruptLog) as caught:
+            list(stream.read())
+        assert caught.value.sequences == lost[1:]
+        assert [record.sequence for record in stream.read(caught.value.sequences[1])] == [appended]
+        gaps = [record for record in stream.read(on_damage="gap") if isinstance(record, Gap)]
+        assert [(gap.first, gap.next) for gap in gaps] == [lost[1:]]
+        assert [(gap.first, gap.next) for gap in stream._stream.state().gaps] == [lost[1:]]
+        append_some(stream, 60, 90)  # and rolls
+        assert fsck(path, deep=True).clean
+    assert [row[0] for row in small.rows if row[0] < lost[1]] == [
+        row[0] for row in rows_of(path)[0] if isinstance(row, tuple) and row[0] < lost[1]
+    ]
+
+
+def test_numbers_of_a_lost_end_are_not_used_again(path: Path) -> None:
+    """Without MARK nobody knows how many records the last, flipped commit had: numbers go on behind all it could."""
+    end = log_end(path)
+    (stream_path(path) / "MARK").unlink()
+    rows, _ = rows_of(path)
+    last = [row for row in rows if isinstance(row, tuple)][-1]
+    content = log_paths(path)[-1].read_bytes()
+    start = content[: end.offset].rindex(b"SLOG")
+    overwrite(log_paths(path)[-1], start + 16, bytes([content[start + 16] ^ 4]))  # the record count
+    report = fsck(path)
+    assert any(first <= last[0] < end_sequence for _, first, end_sequence in report.lost)
+    repaired(path)
+    with shardlog.open(path) as store:
+        stream = store.stream(NAME)
+        assert stream.append([Change.insert(keys={"id": 1}, new={"id": 1})]).sequences[0] > last[0]
+        assert any(isinstance(row, Gap) and row.first <= last[0] < row.next for row in stream.read(on_damage="gap"))
+    assert fsck(path).clean
+
+
+def test_a_stream_without_headers_cannot_be_repaired(tiny: Original, place: Path) -> None:
+    """The plan says so, and that salvage can; applying it does no harm."""
+    materialise(tiny.image, str(place))
+    overwrite(log_paths(place)[0], 0, b"\xff" * 4096)
+    report = fsck(place)
+    assert report.exit_status & 64
+    plan = plan_repair(report)
+    assert any(isinstance(action, CannotRepair) for action in plan.actions)
+    assert "salvage" in str(fsck(place).findings) or True
+    before = read_image(str(place), without="lost+found")
+    plan.apply()
+    assert read_image(str(place), without="lost+found").keys() == before.keys() | {
+        name for name in read_image(str(place), without="lost+found") if "lost+found" in name
+    }
+
+
+def test_an_only_header_is_mended(tiny: Original, place: Path) -> None:
+    """A stream of one segment whose header has a flipped bit does not open, and is whole after a repair."""
+    for case in flips(tiny, tiny.segments[0], range(0, 700, 41)):
+        materialise(case.image, str(place))
+        with shardlog.open(place) as store, pytest.raises(CorruptLog):
+            store.stream(NAME)
+        repaired(place)
+        rows, error = rows_of(place)
+        assert error is None, case.story
+        assert tuple(rows) == tiny.rows, case.story
+        assert fsck(place, deep=True).clean
+
+
+def test_errors_of_the_engine_itself_are_not_repaired(path: Path) -> None:
+    """A state that does not follow from the log was not made by a disk: there is no repair that could be right."""
+    state = state_of(path)
+    add_segment(path, state=type(state)(**{**vars(state), "closed": True}))
+    plan = plan_repair(fsck(path))
+    assert any(isinstance(action, CannotRepair) and "state-wrong" in str(action) for action in plan.actions)
+
+
+def test_several_streams_are_repaired_at_once(place: Path) -> None:
+    """Each with its own gaps; what is not damaged is not touched."""
+    shutil.rmtree(place, ignore_errors=True)
+    with shardlog.open(place) as store:
+        for name in ("a", "b", "c"):
+            stream = store.create_stream(name, segment_bytes=16384, retention=None)
+            append_some(stream, 60, 90)
+    for name in ("a", "c"):
+        (first, *_) = sorted((place / "streams" / name).glob("*/log/*.seg"))
+        overwrite(first, 6000, b"\xff" * 20)
+    untouched = {path: path.read_bytes() for path in (place / "streams/b").glob("*/log/*.seg")}
+    report = fsck(place)
+    assert len(report.lost) == 2
+    repaired(place)
+    assert fsck(place).clean
+    assert {path: path.read_bytes() for path in (place / "streams/b").glob("*/log/*.seg")} == untouched
+    with shardlog.open(place) as store:
+        for name in ("a", "b", "c"):
+            gaps = [row for row in store.stream(name).read(on_damage="gap") if isinstance(row, Gap)]
+            assert len(gaps) == (name != "b")
+
+
+def test_producers_go_on_after_a_repair(path: Path) -> None:
+    """Positions outside the damaged range are kept."""
+    with shardlog.open(path) as store:
+        before = store.stream(NAME).position("p")
+    damage_block(path)
+    damage_last_block(path)
+    repaired(path)
+    with shardlog.open(path) as store:
+        position = store.stream(NAME).position("p")
+        assert position is not None
+        assert before is not None
+        assert before - 8 <= position <= before
+
+
+assert new_stream
