@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.processes.victims import append_for_ever, die_at_step
+from tests.processes.victims import append_until_killed, die_at_step
 from tests.support.children import Children
 from tests.support.history import Append, batch, changes, check_holds, new_stream, numbers
 
@@ -74,7 +74,7 @@ def test_killed_while_creating_a_stream(store: Store, store_path: Path, children
 
 
 def test_killed_while_deleting_a_stream(store: Store, store_path: Path, children: Children) -> None:
-    """It is there with all its records, or gone; it can be deleted, and created anew; nothing unfinished is left then."""
+    """There with all its records, or gone: it can be deleted and created anew, and nothing unfinished is left."""
     new_stream(store).append(changes(0, 100))
     new_stream(store, "other").append(changes(0, 1))
     store.close()
@@ -122,17 +122,11 @@ def test_killed_while_recovering(store: Store, store_path: Path, children: Child
     """Recovery that is interrupted anywhere is done by the next to open, with the same result."""
     new_stream(store, durability=durability, shards=2)
     store.close()
-    writer = children.start(append_for_ever, store_path, "w")
-    assert writer.receive() == "open"
-    messages = [writer.receive() for _ in range(40)]
-    writer.kill()
-    acknowledged: dict[Append, list[int]] = dict(messages + writer.rest())
-    segment = sorted(store_path.glob("streams/s/*/log/*.seg"))[-1]
-    end = len(segment.read_bytes().rstrip(b"\0"))
-    with segment.open("r+b") as file:
-        file.seek(-(-end // 8) * 8 + 8)
-        file.write(b"SLOG\x01 something that was torn")
-    (segment.parent / f"{10**12:020d}-000000ff.seg.tmp").write_bytes(b"\0" * 4096)
+    writer = children.start(append_until_killed, store_path, "w", "half of the write")
+    acknowledged: dict[Append, list[int]] = dict(writer.rest())
+    assert writer.wait() == -9
+    (segment,) = store_path.glob("streams/s/*/log/*.seg")
+    segment.with_name(f"{10**12:020d}-000000ff.seg.tmp").write_bytes(bytes(4096))
     next_sequences = set()
 
     def check(path: Path) -> None:

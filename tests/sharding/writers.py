@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 from tests.sharding.lineages import check_routed, open_shards, read_parents_first
 from tests.support.children import Channel
@@ -73,7 +74,7 @@ def writing_process(channel: Channel, path: str, who: str, seed: int) -> None:
         assert channel.receive() == "go"
         stop = threading.Event()
         writer = Writer(stream, who, seed)
-        thread = threading.Thread(target=lambda: channel.receive() and stop.set(), daemon=True)
+        thread = threading.Thread(target=lambda: patiently(channel) and stop.set(), daemon=True)
         thread.start()
         rows = list(writer.run(stop).items())
         thread.join()
@@ -88,6 +89,18 @@ def resharding_process(channel: Channel, path: str, count: int, seed: int) -> No
         channel.send("open")
         assert channel.receive() == "go"
         reshard(stream, count, random.Random(seed))
+        channel.send("done")
+
+
+def patiently(channel: Channel, limit_seconds: float = 900.0) -> Any:
+    """The next message, which may take longer than others."""
+    deadline = time.monotonic() + limit_seconds
+    while True:
+        try:
+            return channel.receive()
+        except TimeoutError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def reshard(stream: Stream, count: int, generator: random.Random, *, shards_max: int = 24) -> None:
@@ -142,8 +155,3 @@ def check_order(records: list[Record]) -> None:
         assert image is not None
         assert image["version"] == versions.get(image["id"], 0) + 1, f"{image} after {versions.get(image['id'])}"
         versions[image["id"]] = image["version"]
-
-
-def segment_paths(store: Store) -> list[Path]:
-    """The segments of stream "s", oldest first."""
-    return sorted(Path(store.path).glob("streams/s/*/log/*.seg"))
