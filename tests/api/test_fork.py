@@ -249,3 +249,39 @@ def test_the_child_may_open_what_the_parent_has_not_open(store: Store, store_pat
     assert child.receive() == [5, 6]
     assert child.receive() == [0, 1]
     assert child.wait() == 0
+
+
+def _forks_while_opening(channel: Channel, path: Path) -> None:
+    files = FaultyFiles()
+    store = open_with(path, files)
+    reached, has_forked = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        reached.set()
+        has_forked.wait(0.3)  # for ever, where the fork waits for the opening
+
+    files.arm(lambda step: step.operation == "open_lock", hold_up, "after")
+    opening = Background(store.stream, "s")
+    assert reached.wait(20)
+    if os.fork() == 0:
+        channel.send(os.getpid())
+        channel.receive()
+        os._exit(0)
+    has_forked.set()
+    opening.result().append(changes(0, 1))
+    channel.send("open")
+    channel.receive()
+
+
+def test_a_fork_while_another_thread_opens(store: Store, store_path: Path, children: Children) -> None:
+    """A lock that was being taken at the fork does not stay with the child when the parent is dead."""
+    stream = new_stream(store)
+    store.close()
+    child = children.start(_forks_while_opening, store_path)
+    messages = {child.receive(), child.receive()}
+    (forked,) = messages - {"open"}
+    assert is_live(store_path, stream)
+    child.kill()
+    os.kill(forked, 0)  # it is there
+    assert not is_live(store_path, stream)
+    child.send("end")

@@ -80,6 +80,17 @@ def test_positions_survive_rolls_and_reopening(store: Store, store_path: Path, d
             assert numbers(stream.read()) == found
 
 
+def test_a_stream_has_a_limited_number_of_producers(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than that is refused, and appends nothing; those that are known go on."""
+    monkeypatch.setattr("shardlog.stream.plan.PRODUCERS_MAX", 3)
+    for number in range(3):
+        stream.append([change(number)], producer=f"p{number}", position=1)
+    with pytest.raises(InvalidArgument, match="p3"):
+        stream.append([change(3)], producer="p3", position=1)
+    stream.append([change(4)], producer="p0", position=2)
+    assert numbers(stream.read()) == [0, 1, 2, 4]
+
+
 def test_two_openers_share_positions(store: Store, store_path: Path) -> None:
     """Whoever appends, the last committed position decides."""
     new_stream(store)

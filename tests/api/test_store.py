@@ -160,6 +160,22 @@ def test_creating_and_deleting_wait_for_each_other(store: Store, store_path: Pat
     assert store.streams() == []
 
 
+def test_a_store_has_many_paths(store: Store, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, through a link, with a slash: one store, and one open stream of this process."""
+    stream = new_stream(store)
+    link = store_path.with_name("link")
+    link.symlink_to(store_path)
+    monkeypatch.chdir(store_path.parent)
+    opened = [shardlog.open(path) for path in ("store", "./store/", link, f"{store_path}/../store")]
+    monkeypatch.chdir("/")
+    for number, other in enumerate(opened):
+        other.stream("s").append(changes(number, 1))
+    assert numbers(stream.read()) == [0, 1, 2, 3]
+    for other in opened:
+        other.close()
+    assert stream.append(changes(4, 1)).sequences == [5]
+
+
 # Creating
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.check.damage import NAME, Original, append_some, flips, new_stream, rows_of
+from tests.check.damage import NAME, Original, append_some, flips, rows_of
 from tests.check.forged import add_segment, log_end, log_paths, overwrite, state_of, stream_path
 
 import shardlog
@@ -32,8 +32,8 @@ def damage_block(path: Path) -> None:
 
 def damage_last_block(path: Path) -> None:
     """The last commit of all, which MARK says was durable."""
-    end = log_end(path).offset
-    overwrite(log_paths(path)[-1], end - 200, b"\xff" * 190)
+    content = log_paths(path)[-1].read_bytes()
+    overwrite(log_paths(path)[-1], content[: log_end(path).offset].rindex(b"SLOG"), b"\xff" * 30)
 
 
 def damage_last_header(path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_plan_can_be_applied_twice(path: Path, damage: Damage) -> None:
     assert fsck(path).clean
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", DAMAGES[:-1])
 def test_no_segment_file_is_changed(path: Path, damage: Damage) -> None:
     """What was in the log is there after a repair, byte for byte: under its name, another name, or in lost+found."""
     damage(path)
@@ -278,12 +278,10 @@ def test_a_stream_without_headers_cannot_be_repaired(tiny: Original, place: Path
     assert report.exit_status & 64
     plan = plan_repair(report)
     assert any(isinstance(action, CannotRepair) for action in plan.actions)
-    assert "salvage" in str(fsck(place).findings) or True
-    before = read_image(str(place), without="lost+found")
+    assert not plan.changes_anything
+    before = read_image(str(place))
     plan.apply()
-    assert read_image(str(place), without="lost+found").keys() == before.keys() | {
-        name for name in read_image(str(place), without="lost+found") if "lost+found" in name
-    }
+    assert read_image(str(place)) == before
 
 
 def test_an_only_header_is_mended(tiny: Original, place: Path) -> None:
@@ -341,6 +339,3 @@ def test_producers_go_on_after_a_repair(path: Path) -> None:
         assert position is not None
         assert before is not None
         assert before - 8 <= position <= before
-
-
-assert new_stream

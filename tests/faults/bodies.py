@@ -82,7 +82,8 @@ def read(channel: Channel, path: str, plan: Plan) -> None:
             look("describe", store.streams)
             look_around(store.stream(STREAM))
 
-    telling_trouble(channel, lambda: [look("open", open_and_look) for _ in range(2)])
+    for _ in range(2):
+        telling_trouble(channel, lambda: look("open", open_and_look))
 
 
 def acknowledge_early(channel: Channel, path: str, plan: Plan) -> None:

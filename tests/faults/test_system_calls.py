@@ -27,7 +27,6 @@ from tests.support.children import Children
 WORKLOADS = 9
 SAMPLE = 120
 SAMPLE_WITH_POWER_CUT = 10
-ONWARD_STRIDE = 5
 WORKERS = os.cpu_count() or 1
 ONE_CASE = "SHARDLOG_TEST_CASE"
 """Environment: the name of a case, as a failure prints it, to run that one alone."""
@@ -89,16 +88,11 @@ def sample(cases: Iterable[Case], size: int, seed: int) -> Cases:
     return sorted(shuffled, key=lambda case: str(case) not in firsts)[:size]
 
 
-def every_case(workload: Workload, count: dict[str, int]) -> Iterator[Case]:
-    """All of one workload."""
-    return all_cases(workload, count, ONWARD_STRIDE)
-
-
 def test_some_system_calls(
     workloads: list[Workload], counts: list[dict[str, int]], place: Path, tally: Tally, seed: int
 ) -> None:
     """Killed at any system call, or with any failing, nothing acknowledged is lost: a sample."""
-    sweep(sample(of_each(every_case, workloads, counts), SAMPLE, seed), place, tally)
+    sweep(sample(of_each(all_cases, workloads, counts), SAMPLE, seed), place, tally)
 
 
 @pytest.mark.torture
@@ -107,7 +101,7 @@ def test_every_system_call(
     workloads: list[Workload], counts: list[dict[str, int]], place: Path, tally: Tally, number: int
 ) -> None:
     """Killed at any system call, LMDB's own included, or with any failing, nothing acknowledged is lost."""
-    sweep(list(every_case(workloads[number], counts[number])), place, tally)
+    sweep(list(all_cases(workloads[number], counts[number])), place, tally)
 
 
 def test_some_syncs_that_fail_before_a_power_cut(

@@ -20,7 +20,7 @@ from typing import Final
 
 from tests.support.background import LIMIT_SECONDS
 
-CALLS: Final = (
+CHANGING: Final = (
     "pwrite64",
     "write",
     "writev",
@@ -34,18 +34,13 @@ CALLS: Final = (
     "unlink",
     "unlinkat",
     "ftruncate",
-    "openat",
     "mkdir",
     "mkdirat",
     "rmdir",
-    "pread64",
-    "getdents64",
-    "statfs",
-    "newfstatat",
-    "fcntl",
-    "lseek",
 )
-"""Calls to sweep over. Which of them a machine has depends on its architecture."""
+"""Calls that change a disk, or make it durable. Which of them a machine has depends on its architecture."""
+ASKING: Final = ("openat", "pread64", "getdents64", "newfstatat", "statfs", "fcntl", "lseek")
+"""Calls that do not (but for the files that `openat` creates)."""
 
 _LINE = re.compile(r"^(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
 _PATH = re.compile(r"(?<!AT_FDCWD)<(/[^<>]*)>|\"([^\"]*)\"")
@@ -76,7 +71,7 @@ class Trace:
     def __init__(self, pid: int, output: Path, injection: Injection | None) -> None:
         self._output = output
         self._injection = injection
-        calls = CALLS if injection is None else (injection.call,)
+        calls = CHANGING + ASKING if injection is None else (injection.call,)
         command = [
             "strace", "-f", "-y", "-o", str(output), "-e", "signal=none",
             "-e", "trace=" + ",".join("?" + call for call in calls),

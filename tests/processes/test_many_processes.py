@@ -103,7 +103,10 @@ def test_processes_that_are_killed_at_any_moment(
     assert seen.items() <= final.items()
     assert list(seen) == list(final)[: len(seen)]
     with shardlog.open(store_path) as again:
-        assert seen_in(records_only(again.stream("s").read())) == final
+        later = seen_in(records_only(again.stream("s").read()))
+        # The last to be killed may have written a whole block that it could not publish: recovery takes it over.
+        assert list(later.items())[: len(final)] == list(final.items())
+        assert len(check_holds(again.stream("s"), acknowledged)) - len(found) <= 1
 
 
 def test_all_are_killed_again_and_again(store: Store, store_path: Path, children: Children, seed: int) -> None:

@@ -13,6 +13,7 @@ from tests.sharding.writers import (
     Acknowledged,
     Writer,
     check_nothing_lost,
+    patiently,
     reshard,
     resharding_process,
     writing_process,
@@ -61,7 +62,9 @@ def run_all(
     try:
         reshard(stream, reshards, random.Random(seed))
         if reshards_elsewhere:
-            assert started.pop().wait() == 0
+            other = started.pop()
+            assert patiently(other) == "done"
+            assert other.wait() == 0
     finally:
         stop.set()
     acknowledged: Acknowledged = {}

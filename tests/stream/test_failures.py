@@ -37,7 +37,7 @@ def store(store_path: Path, files: FaultyFiles) -> Iterator[Store]:
 
 def is_block(step: Step) -> bool:
     """Whether a step writes a commit."""
-    return step.operation == "pwrite" and step.is_segment and step.content.startswith(b"SLOG")
+    return step.operation == "pwrite" and step.is_segment and step.content.startswith(b"SLOG\x01")
 
 
 def is_commit_sync(step: Step) -> bool:
@@ -470,6 +470,35 @@ def test_a_block_is_not_taken_back_where_another_process_has_appended(
     for _ in range(2):
         with reopened(store, store_path) as again:
             assert check_holds(again.stream("s"), acknowledged).keys() == acknowledged.keys()
+
+
+def test_a_full_index_appends_nothing(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room in the index shows before anything is written: StorageFull, and nothing of the append is there, ever."""
+    monkeypatch.setattr("shardlog.index.environment.MAP_BYTES", 1 << 17)
+    files = FaultyFiles()
+    acknowledged: dict[Append, list[int]] = {}
+    with open_with(store_path, files) as store:
+        stream = new_stream(store)
+        while True:
+            number = len(acknowledged)
+            del files.steps[:]
+            try:
+                result = stream.append(batch("a", number, 1), producer=f"{number:0200}", position=1)
+            except StorageFull:
+                break
+            acknowledged["a", number] = result.sequences
+        assert number > 10
+        assert not any(map(is_block, files.steps))
+        before = stream.next_sequence
+        with pytest.raises(StorageFull):
+            stream.append(batch("a", number, 1), producer=f"{number:0200}", position=1)
+        assert stream.next_sequence == before
+        assert check_holds(stream, acknowledged).keys() == acknowledged.keys()
+    monkeypatch.undo()
+    with shardlog.open(store_path) as again:
+        stream = again.stream("s")
+        assert check_holds(stream, acknowledged).keys() == acknowledged.keys()
+        assert not stream.append(batch("a", number, 1), producer=f"{number:0200}", position=1).duplicate
 
 
 # Reading

@@ -119,6 +119,7 @@ class Store:
         chosen = found[-1] if label is None else label
         path = f"{self._root}/{name}/{chosen}"
         with self._lock:
+            self._check_open()
             stream = self._streams.get(path)
             if stream is None or stream._closed or stream._stream._closed:
                 opened = self._acquire(path, self._read_only)

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from shardlog.format.mark import Mark
+
 Severity = Literal["note", "error"]
 
 CLEAN: Final = 0
@@ -139,6 +141,8 @@ class StreamFacts:
     """Names of segment files, and the names that their headers tell."""
     segments: tuple[str, ...] = ()
     """Names of all segment files."""
+    mark: Mark | None = None
+    """MARK's position."""
 
 
 @dataclass(frozen=True, slots=True)

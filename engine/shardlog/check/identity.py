@@ -15,7 +15,7 @@ from shardlog.format import names
 from shardlog.format.identity import STORE_BYTES_MAX, agrees_with_checksum, decode_identity
 from shardlog.options import checked_stream_name
 
-_KNOWN_NAMES: Final = frozenset({names.STORE, names.LOCK, names.STREAMS})
+_KNOWN_NAMES: Final = frozenset({names.STORE, names.LOCK, names.STREAMS, names.LOST_AND_FOUND})
 
 
 class StoreIdentity:

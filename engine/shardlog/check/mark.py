@@ -50,11 +50,11 @@ def read_mark(subject: Subject) -> tuple[Mark | None, bool]:
     path = f"{subject.path}/{names.MARK}"
     content = _content(subject, path)
     tries = _TRIES if subject.live else 1
-    while content is not None and _problems(content) and (tries := tries - 1):
+    while content is not None and mark_problems(content) and (tries := tries - 1):
         content = _content(subject, path)
     if content is None:
         return None, False
-    for code, offset, message in _problems(content):
+    for code, offset, message in mark_problems(content):
         subject.add(code, path, message, offset=offset)
     try:
         return decode_mark(content), decode_flag(content)
@@ -81,7 +81,7 @@ def _content(subject: Subject, path: str) -> bytes | None:
         file.close()
 
 
-def _problems(content: bytes) -> list[tuple[str, int, str]]:
+def mark_problems(content: bytes) -> list[tuple[str, int, str]]:
     """Code, offset and message of what is wrong with MARK's bytes."""
     problems: list[tuple[str, int, str]] = []
     if len(content) != MARK_BYTES:

@@ -14,6 +14,7 @@ from typing import Final
 from shardlog.check.findings import CODES, Finding, Report, StreamFacts, stream_of
 from shardlog.check.inventory import MISPLACED
 from shardlog.format import names
+from shardlog.format.mark import Mark
 from shardlog.stream.state import KnownGap
 
 _GAP_CODES: Final = frozenset(code.name for code in CODES.values() if code.repair == "a known gap")
@@ -100,10 +101,10 @@ class GoOnBehind:
 
 @dataclass(frozen=True, slots=True)
 class RewriteMark:
-    """Write MARK anew. `is_trusted`: with the position that it has, if that can be read."""
+    """Write MARK anew, with the position that it has, if that can be read and is not the `distrusted` one."""
 
     stream: str
-    is_trusted: bool
+    distrusted: Mark | None
 
     def __str__(self) -> str:
         return f"{self.stream}: write {names.MARK} anew, the old one goes to {names.LOST_AND_FOUND}"
@@ -199,7 +200,7 @@ def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Act
             yield KeepCopy(stream, os.path.basename(finding.path), finding.offset, finding.end, reason)
     marks = {finding.code for finding in findings if finding.code in _MARK_CODES}
     if marks:
-        yield RewriteMark(stream, "mark-wrong" not in marks)
+        yield RewriteMark(stream, facts.mark if "mark-wrong" in marks else None)
     is_lost = any(finding.code in ("headers-lost", "log-missing") for finding in findings)
     if facts.last_is_damaged and not is_lost:
         yield GoOnBehind(stream)

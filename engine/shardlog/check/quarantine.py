@@ -33,7 +33,7 @@ def keep_copy(files: Files, directory: str, path: str, offset: int, end: int | N
         name = f"{os.path.basename(path)}-{offset:012d}-{crc:08x}"
         manifest = {
             "file": name,
-            "copied_from": os.path.basename(path),
+            "source": os.path.basename(path),
             "offset": offset,
             "bytes": end - offset,
             **about,

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Final
 
 from shardlog.check.findings import Report
+from shardlog.check.inventory import MISPLACED
 from shardlog.check.plan import (
     Action,
     CannotRepair,
@@ -148,15 +149,29 @@ def _take(files: Files, action: Action, clock: Clock) -> None:
                 keep_copy(files, stream, path, offset, end, {"what": "damaged bytes", "reason": reason})
         case GoOnBehind(stream):
             go_on_behind(files, stream, clock)
-        case RewriteMark(stream, is_trusted):
-            rewrite_mark(files, stream, is_trusted, _is_os_level(files, stream))
+        case RewriteMark(stream, distrusted):
+            rewrite_mark(files, stream, distrusted, _is_os_level(files, stream))
 
 
 def _rename(files: Files, log_path: str, source: str, target: str) -> None:
     if not files.exists(f"{log_path}/{source}") or files.exists(f"{log_path}/{target}"):
         return  # done already
+    if target.endswith(MISPLACED) and _true_name(files, f"{log_path}/{source}") + MISPLACED != target:
+        return  # done already, and another file has the name now
     files.rename(f"{log_path}/{source}", f"{log_path}/{target}")
     files.sync_directory(log_path, Site.SEGMENT_ENTRY)
+
+
+def _true_name(files: Files, path: str) -> str:
+    """The name that a segment's header tells; empty where there is none."""
+    file = files.open_to_read(path)
+    try:
+        header = read_segment_header(file)
+        return names.segment_name(header.first_sequence, header.segment_id)
+    except CorruptLog:
+        return ""
+    finally:
+        file.close()
 
 
 def _set_aside(files: Files, stream: str, name: str) -> None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import uuid
 
 from shardlog.check.blocks import BlockScan
+from shardlog.check.mark import mark_problems
 from shardlog.check.quarantine import copy_pieces, keep_copy
 from shardlog.check.segments import End, Place, end_of, footer_problem, own_end, read_header
 from shardlog.check.subject import Subject
-from shardlog.errors import CorruptLog
+from shardlog.errors import CorruptLog, UnsupportedVersion
 from shardlog.files.protocol import File, Files, Site
 from shardlog.format import names
 from shardlog.format.commit import seed_of
-from shardlog.format.identity import encode_identity
+from shardlog.format.identity import STORE_BYTES_MAX, decode_identity, encode_identity
 from shardlog.format.mark import (
     FLAG_OFFSET,
     MARK_BYTES,
+    Mark,
     decode_flag,
     decode_mark,
     encode_flag,
@@ -109,18 +111,21 @@ def _fill(files: Files, stream: str, place: Place, end: End, source: File, targe
     )
 
 
-def rewrite_mark(files: Files, stream: str, is_trusted: bool, is_os_level: bool) -> None:
+def rewrite_mark(files: Files, stream: str, distrusted: Mark | None, is_os_level: bool) -> None:
     """Write MARK anew: with the position that it has if that can be read and is trusted, else with none."""
     path = f"{stream}/{names.MARK}"
     mark, unsynced = None, False
     if files.exists(path):
-        keep_copy(files, stream, path, 0, None, {"what": "MARK as it was before it was written anew"})
         file = files.open_to_read(path)
         try:
-            content = file.pread(MARK_BYTES, 0)
+            content = file.pread(MARK_BYTES + 1, 0)
         finally:
             file.close()
-        mark = decode_mark(content) if is_trusted else None
+        mark = decode_mark(content)
+        if not mark_problems(content) and (mark is None or mark != distrusted):
+            return
+        keep_copy(files, stream, path, 0, None, {"what": "MARK as it was before it was written anew"})
+        mark = None if mark == distrusted else mark
         unsynced = decode_flag(content) and is_os_level  # only that level sets it
     new = bytearray(MARK_BYTES)
     new[FLAG_OFFSET : FLAG_OFFSET + len(encode_flag(unsynced))] = encode_flag(unsynced)
@@ -132,9 +137,17 @@ def rewrite_mark(files: Files, stream: str, is_trusted: bool, is_os_level: bool)
 
 
 def restore_identity(files: Files, store: str, store_uuid: bytes | None) -> None:
-    """Write STORE anew."""
+    """Write STORE anew, unless it is sound."""
     path = f"{store}/{names.STORE}"
     if files.exists(path):
+        file = files.open_to_read(path)
+        try:
+            decode_identity(file.pread(STORE_BYTES_MAX, 0))
+            return
+        except (CorruptLog, UnsupportedVersion):
+            pass
+        finally:
+            file.close()
         keep_copy(files, store, path, 0, None, {"what": "STORE as it was before it was written anew"})
     _replace(files, path, encode_identity(store_uuid or uuid.uuid4().bytes), Site.STORE_IDENTITY)
     files.sync_directory(store, Site.STORE_ENTRY)

@@ -46,6 +46,7 @@ def _check_held(subject: Subject) -> StreamFacts:
         check.facts is None or bool(judged and judged.damage),
         tuple((os.path.basename(place.path), place.true_name) for place in places if place.true_name is not None),
         tuple(os.path.basename(place.path) for place in places),
+        mark,
     )
 
 

@@ -296,7 +296,12 @@ class _Registry:
         self._lock = threading.Lock()
         self._shared: dict[str, tuple[OpenStream, int]] = {}
         self._all: weakref.WeakSet[OpenStream] = weakref.WeakSet()
-        os.register_at_fork(after_in_child=self._after_fork)
+        # A fork waits for openings: the child could not close locks that are on their way to an OpenStream.
+        os.register_at_fork(
+            before=lambda: self._lock.acquire(),
+            after_in_parent=lambda: self._lock.release(),
+            after_in_child=self._after_fork,
+        )
 
     def acquire(self, path: str, read_only: bool, surroundings: Surroundings) -> OpenStream:
         path = os.path.realpath(path)
