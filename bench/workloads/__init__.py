@@ -11,6 +11,7 @@ from bench.workloads.appending import append_many, append_one, append_threads
 from bench.workloads.memory import read_memory
 from bench.workloads.opening import open_full_segment, open_many_segments
 from bench.workloads.reading import get_records, read
+from bench.workloads.sharding import append_to_shards, append_with_policy, expire_much, find_first, read_one_shard
 
 Workload = Callable[[Settings], Table]
 
@@ -27,4 +28,9 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "open-segments": open_many_segments,
     "open-full-1": lambda settings: open_full_segment(settings, 1),
     "open-full-100": lambda settings: open_full_segment(settings, 100),
+    "append-shards": append_to_shards,
+    "append-policy": append_with_policy,
+    "read-shard": read_one_shard,
+    "first-record": find_first,
+    "expire": expire_much,
 }
