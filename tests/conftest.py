@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from tests.support.history import new_stream
 
 import shardlog
 from shardlog import Store, Stream
+
+
+def pytest_configure() -> None:
+    """Who runs the tests in the background may have SIGINT ignored, in every process below; these tests send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -94,7 +94,10 @@ def test_an_interrupt_ends_us_without_a_traceback(store: Path) -> None:
         assert process.stderr is not None
         assert process.stdout.readline().startswith(b'{"sequence":1,')
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        try:
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
         assert process.stderr.read() == b""
 
 
