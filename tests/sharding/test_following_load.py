@@ -20,7 +20,7 @@ import shardlog
 from shardlog import Change, ShardingPolicy, Store
 from shardlog.model import HASH_RANGE_END
 from shardlog.stream import sharding
-from shardlog.stream.sampling import BUCKETS
+from shardlog.stream.sampling import BUCKETS, recent_keys
 from shardlog.stream.sharding import Intent, Sharder
 from shardlog.testing.clock import ManualClock
 
@@ -129,6 +129,24 @@ def test_a_hot_key_is_reported_instead_of_split(load: Load, generator: random.Ra
     load.run(KEYS, TARGET * 8 // 5, 2 * WINDOW, generator)
     assert load.stream._stream.sharder.hot_keys == ()
     assert len(load.open) >= 2
+
+
+def test_a_hot_key_is_looked_for_once_in_a_window(
+    load: Load, generator: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means to read back MiBs of log, by a thread that appends; it is reported all the time."""
+    looks = []
+
+    def counted(*arguments: Any) -> list[object]:
+        looks.append(load.clock.wall_us())
+        return recent_keys(*arguments)
+
+    monkeypatch.setattr(sharding, "recent_keys", counted)
+    load.run(["hot"], TARGET * 2, WINDOW + 1, generator)
+    for _ in range(round(5 * WINDOW)):
+        load.run(["hot"], TARGET * 2, 1.0, generator)
+        assert [key.share for key in load.stream._stream.sharder.hot_keys] == [1.0]
+    assert 5 <= len(looks) <= 7
 
 
 def test_shards_roll_over_in_time(timed_store: Store, clock: ManualClock) -> None:

@@ -148,6 +148,7 @@ class Sharder:
         self._samples: deque[Sample] = deque(maxlen=4 * SAMPLES_PER_WINDOW)
         self._lock = threading.Lock()
         self._next_us = 0
+        self._seen_hot: dict[str, tuple[int, HotKey]] = {}
         self.hot_keys: tuple[HotKey, ...] = ()
         """Keys that kept a shard from being split when last it was due."""
 
@@ -186,6 +187,7 @@ class Sharder:
         for intent in decide(policy, state, self._samples, now_us):
             self._carry_out(policy, intent, hot, now_us)
         self.hot_keys = tuple(hot)
+        self._seen_hot = {key.shard_id: self._seen_hot[key.shard_id] for key in hot}
 
     def rates(self) -> dict[int, ShardThroughput]:
         """Throughput of the open shards over the samples of this process, as far as it has them."""
@@ -199,10 +201,16 @@ class Sharder:
         shard = intent.shards[0]
         at = 0
         if intent.kind == "split":
+            window_us = policy.window // MICROSECOND
+            seen_us, seen = self._seen_hot.get(shard.shard_id, (0, None))
+            if seen is not None and 0 <= now_us - seen_us < window_us:
+                hot.append(seen)  # to look again means to read back MiBs of log: once in a window
+                return
             # What came before the window may have come from elsewhere: hot spots move.
-            keys = recent_keys(self._stream, shard, now_us - policy.window // MICROSECOND)
+            keys = recent_keys(self._stream, shard, now_us - window_us)
             dominating = hot_key(shard.shard_id, keys)
             if dominating is not None:
+                self._seen_hot[shard.shard_id] = now_us, dominating
                 hot.append(dominating)
                 return
             at = (shard.hash_first + shard.hash_next) // 2 if policy.halving else weighted_median(shard, keys)
