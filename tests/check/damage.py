@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import shardlog
 from shardlog import Change, Gap, Record, ShardlogError, Store, Stream
-from shardlog.check import Report, fsck, plan_repair
+from shardlog.check import Finding, Report, fsck, plan_repair
 from shardlog.testing.images import materialise, read_image
 
 SEGMENT_BYTES: Final = 16 << 10
@@ -106,6 +106,11 @@ def rows_of(path: Path) -> tuple[list[Row | Gap], ShardlogError | None]:
     except ShardlogError as error:
         return rows, error
     return rows, None
+
+
+def settled_findings(report: Report) -> list[Finding]:
+    """What was found but for commits under way: while others append, there may be one at any moment."""
+    return [finding for finding in report.findings if finding.code != "unpublished"]
 
 
 def _row(record: Record) -> Row:

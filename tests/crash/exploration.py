@@ -141,7 +141,7 @@ class _Explorer:
             catalogue=catalogue,
             producers=producers_of(promises.appends.values()),
             first_append=FIRST_APPEND_AFTER * (depth + 1),
-            opens_twice=state.digest[4] % 3 == 0,
+            reopens_first=state.digest[4] % 3 == 0,
             creates=state.digest[5] % 8 == 0,
             garbage=None if state.digest[6] % 2 else state.digest * 512,
         )

@@ -33,7 +33,7 @@ from shardlog.format.commit import (
     CommitHeader,
     decode_header,
 )
-from shardlog.format.control import Control, decode_controls
+from shardlog.format.control import POSITION, Control, decode_controls
 from shardlog.format.segment import SparsePosition
 from shardlog.log.recovery import INDEX_STRIDE_BYTES, add_counts
 from shardlog.log.walk import PIECE_BYTES as WALK_PIECE_BYTES
@@ -45,6 +45,8 @@ PIECE_BYTES: Final = 1 << 20
 _HEADER = struct.Struct("<IIIIIIQQQqII")
 _PLAIN: Final = COMMIT | VERSION << 16
 _ENTRY = struct.Struct("<IIII")
+# After the head of the array: a map of three whose first field is the kind, and that is POSITION.
+_POSITION_START: Final = b"\x83\xa4kind\xa8position"
 _CRC_OFFSET: Final = HEADER_BYTES - 4
 _ZEROS: Final = tuple(bytes(count) for count in range(ALIGNMENT))
 
@@ -57,6 +59,19 @@ TakeControls = Callable[["BlockScan", CommitHeader, list[tuple[int, Control]]], 
 def row_of(position: SparsePosition) -> PositionRow:
     """A position row as a plain tuple."""
     return position.first_sequence, position.offset, position.timestamp_us, position.records_before
+
+
+def _positions_of(shard: int, content: bytes, count: int) -> list[tuple[str, int]] | None:
+    """The producers' positions that a batch holds; None where it is anything but positions."""
+    if shard != CONTROL_SHARD or not content.startswith(_POSITION_START, 1):
+        return None
+    try:
+        controls = decode_controls(content, count)
+        if any(record["kind"] != POSITION for record in controls):
+            return None
+        return [(record["producer"], record["position"]) for record in controls]
+    except (CorruptLog, KeyError):
+        return None
 
 
 class BlockScan:
@@ -79,6 +94,8 @@ class BlockScan:
         """The position rows that its blocks should have."""
         self.open_shards: frozenset[int] | None = None
         self.take_controls: TakeControls | None = None
+        self.producers: dict[str, int] = {}
+        """Positions of producers; the most frequent control records are taken into it without further ado."""
         self.deep: DeepCheck | None = None
         self.zeros_from: int | None = None
         """Nobody tells where the segment ends: zeros from here to the end of the span are no damage."""
@@ -136,8 +153,13 @@ class BlockScan:
                 break
             batches = list(_ENTRY.iter_unpack(directory))
             next_sequence = first
+            positions = None
             for shard, batch_records, batch_bytes, batch_crc in batches:
-                if shard not in shards or crc32c(buffer[body : body + batch_bytes]) != batch_crc:
+                content = buffer[body : body + batch_bytes]
+                if positions is not None or crc32c(content) != batch_crc:
+                    needs_look = True
+                    break
+                if shard not in shards and (positions := _positions_of(shard, content, batch_records)) is None:
                     needs_look = True
                     break
                 body += batch_bytes
@@ -145,6 +167,9 @@ class BlockScan:
             if needs_look or body != content_end or next_sequence != first + record_count:
                 needs_look = True
                 break
+            if positions is not None:
+                self.producers.update(positions)
+                record_count -= batches.pop()[1]  # control records come last
             for shard, batch_records, batch_bytes, _ in batches:
                 known = counts.get(shard)
                 counts[shard] = (

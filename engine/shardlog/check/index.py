@@ -19,13 +19,13 @@ from shardlog.check.segments import End, Passed, Place
 from shardlog.check.subject import Subject
 from shardlog.errors import ShardlogError
 from shardlog.format import names
-from shardlog.index.environment import LMDB_0_9, Index
+from shardlog.index.environment import Index
+from shardlog.index.lmdb_files import DATA_FILE, LMDB_0_9
 from shardlog.index.tail import decode_tail
 from shardlog.index.transaction import SegmentName
 from shardlog.log.segments import expired_segments
 from shardlog.stream.state import decode_state
 
-_DATA: Final = "data.mdb"
 _TAIL_KEY: Final = b"T"
 
 
@@ -78,10 +78,10 @@ def _later(segments: list[SegmentName], horizon: int) -> list[SegmentName]:
 def check_unused_index(subject: Subject, last: Place, end: End) -> None:
     """The index that the last user left."""
     path = f"{subject.path}/{names.INDEX}"
-    if not os.path.exists(f"{path}/{_DATA}"):
+    if not os.path.exists(f"{path}/{DATA_FILE}"):
         return
     try:
-        problems: list[str] = lmdb.verify.verify(f"{path}/{_DATA}")  # type: ignore[no-untyped-call]
+        problems: list[str] = lmdb.verify.verify(f"{path}/{DATA_FILE}")  # type: ignore[no-untyped-call]
     except (lmdb.verify.VerifyError, OSError) as error:
         problems = [str(error)]
     if problems:

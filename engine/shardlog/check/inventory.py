@@ -14,7 +14,7 @@ from shardlog.format import names
 MISPLACED: Final = ".misplaced"
 """Ends the name of a segment that a repair is about to give its right name."""
 
-_KNOWN_NAMES: Final = frozenset({names.LOCK, names.LOG, names.INDEX, names.MARK, names.LOST_AND_FOUND, "consumers"})
+_KNOWN_NAMES: Final = frozenset({names.LOCK, names.LOG, names.INDEX, names.MARK, names.LOST_AND_FOUND, names.CONSUMERS})
 
 
 def check_inventory(subject: Subject) -> list[Place]:

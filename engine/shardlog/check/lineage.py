@@ -58,6 +58,7 @@ class Lineage:
     def follow(self, scan: BlockScan, file: File) -> None:
         """Have a scan tell what it sees."""
         scan.take_controls = self._take
+        scan.producers = self.producers
         if self._subject.is_deep:
             self._deep = scan.deep = DeepCheck(self._subject, file)
         self._tell(scan)

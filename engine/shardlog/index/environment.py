@@ -9,7 +9,6 @@ path once LMDB has, because closing it would drop the process's locks on it. `in
 from __future__ import annotations
 
 import os
-import resource
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,20 +16,14 @@ from typing import Final, NamedTuple
 
 import lmdb
 
-from shardlog.errors import Closed, ShardlogError, StorageFailed, StorageFull
-from shardlog.files.posix import NO_ROOM, translated
+from shardlog.errors import Closed, ShardlogError
+from shardlog.files.posix import translated
 from shardlog.format.segment import SparsePosition
+from shardlog.index.lmdb_files import LMDB_0_9, READERS_MAX, Translated, allocate_lock_file, storage_error
 from shardlog.index.tail import Tail
-from shardlog.index.transaction import IndexRead, IndexWrite, SegmentName, Translated
+from shardlog.index.transaction import IndexRead, IndexWrite, SegmentName
 
 MAP_BYTES: Final = 1 << 30
-READERS_MAX: Final = 1024
-LMDB_0_9: Final = 0  # LMDB 1.0, which the binding also brings, has another file format
-
-_DATA_FILE: Final = "data.mdb"
-_LOCK_FILE: Final = "lock.mdb"
-_LOCK_FILE_BYTES: Final = READERS_MAX * 64 + 4096  # a cache line for each reader, and some for the mutexes
-_FREE_BYTES_SCARCE: Final = 1 << 20
 
 
 class IndexContent(NamedTuple):
@@ -72,7 +65,7 @@ class Index:
         with translated("clear the directory", path):
             for name in os.listdir(path):
                 os.unlink(os.path.join(path, name))
-        _allocate_lock_file(path)
+        allocate_lock_file(path)
         index = cls(path)
         try:
             with index.write() as transaction:
@@ -179,36 +172,7 @@ class Index:
         path = self._path
         if self._is_closed:
             return Closed(f"{path}: the stream was closed")  # by another thread, under our hands
-        if isinstance(error, lmdb.MapFullError):
-            return StorageFull(f"index {path}: its {MAP_BYTES >> 20} MiB are full")
-        kind = StorageFull if error.code in NO_ROOM or _is_room_scarce(path) else StorageFailed
-        return kind(f"index {path}: {error}")
-
-
-def _allocate_lock_file(path: str) -> None:
-    """Give LMDB's lock file its space before LMDB maps it: a mapped hole on a full disk kills whoever touches it.
-
-    That is SIGBUS, whereas no room is an error here. LMDB takes the file as it finds it.
-    """
-    lock_path = os.path.join(path, _LOCK_FILE)
-    with translated(f"allocate {_LOCK_FILE_BYTES} bytes for", lock_path):
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
-        finally:
-            os.close(descriptor)
-
-
-def _is_room_scarce(path: str) -> bool:
-    """LMDB reports a short write as EIO, also on a full disk: ask how much room there is before believing it."""
-    try:
-        status = os.statvfs(path)
-        size = os.path.getsize(os.path.join(path, _DATA_FILE))
-    except OSError:
-        return False
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    room = status.f_bavail * status.f_frsize
-    return min(room, room if limit == resource.RLIM_INFINITY else limit - size) < _FREE_BYTES_SCARCE
+        return storage_error("index", path, MAP_BYTES, error)
 
 
 # Environments inherited through a fork: referenced for ever, so that they are never closed.

@@ -17,14 +17,15 @@ Keys are big-endian, so that they sort by number. The position rows of a sealed 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import lmdb
 
-from shardlog.errors import ShardlogError, StorageFailed
+from shardlog.errors import StorageFailed
 from shardlog.format.segment import SparsePosition
+from shardlog.index.lmdb_files import Translated
 from shardlog.index.tail import Tail, decode_tail, encode_tail
 
 _TAIL_KEY: Final = b"T"
@@ -46,24 +47,6 @@ class SegmentName(NamedTuple):
 
     first_sequence: int
     segment_id: int
-
-
-class Translated:
-    """Turns LMDB's errors into ours at the end of a with statement. Has no state, so one serves for everything."""
-
-    __slots__ = ("_translate",)
-
-    def __init__(self, translate: Callable[[lmdb.Error], ShardlogError]) -> None:
-        self._translate = translate
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, lmdb.Error):
-            raise self._translate(error) from error
 
 
 class IndexRead:

@@ -1,8 +1,9 @@
 """Whether a store that was left by a crash keeps its promises.
 
-`observe` puts an image into a directory and uses it with the real engine, as a program would after the crash: open,
-read, close and open again (every other time), append, close, open, read. `violations` holds what was seen against what
-was promised at the point of the crash; that is pure, so an image is used once and judged at every point that allows it.
+`observe` puts an image into a directory and uses it with the real engine, as a program would after the crash: it opens
+it, reads, appends, and before that or after it closes it, opens it and reads it again. `violations` holds what was seen
+against what was promised at the point of the crash; that is pure, so an image is used once and judged at every point
+that allows it.
 
 An image may come with any index: LMDB's files do not go through the file layer and are never synced.
 """
@@ -53,12 +54,12 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How to use a store after a crash. `opens_twice` before anything is appended; `creates` a stream besides."""
+    """How to use a store after a crash: opened again before anything is appended, or after it; `creates` a stream."""
 
     catalogue: Catalogue
     producers: tuple[str, ...]
     first_append: int
-    opens_twice: bool
+    reopens_first: bool
     creates: bool
     garbage: bytes | None
     """What is left in the index's directory; None: nothing."""
@@ -85,17 +86,18 @@ def observe(
     try:
         journal.open()
         _look_at_all(journal, probe, seen)
-        if probe.opens_twice:
+        if probe.reopens_first:
             journal.close()
             journal.open()
             _look_at_all(journal, probe, seen)
         _append_to_all(journal, probe, seen)
         journal.close()
-        journal.open()
-        for key in journal.streams():
-            if key in seen and seen[key].error is None:
-                seen[key] = replace(seen[key], last=journal.look(key, probe.producers))
-        journal.close()
+        if not probe.reopens_first:
+            journal.open()
+            for key in journal.streams():
+                if key in seen and seen[key].error is None:
+                    seen[key] = replace(seen[key], last=journal.look(key, probe.producers))
+            journal.close()
     except Exception as error:  # noqa: BLE001 - whatever it is, no crash may lead to it
         return Observation(f"{type(error).__name__}: {error}", seen)
     finally:
