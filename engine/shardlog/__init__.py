@@ -14,6 +14,7 @@ import logging
 
 from shardlog.api import Store, Stream, open  # noqa: A004 - `shardlog.open`, as `gzip.open`
 from shardlog.check import Finding, RepairPlan, Report, fsck, plan_repair
+from shardlog.consumer import Batch, Group, Lag, Lease, ShardLag, Worker
 from shardlog.errors import (
     Closed,
     CorruptLog,
@@ -41,13 +42,17 @@ from shardlog.stream.retention import Trimmed
 
 __all__ = [
     "Appended",
+    "Batch",
     "Change",
     "Closed",
     "CorruptLog",
     "Finding",
     "Gap",
+    "Group",
     "InvalidArgument",
     "IteratorExpired",
+    "Lag",
+    "Lease",
     "LeaseLost",
     "Page",
     "ReadOnly",
@@ -56,6 +61,7 @@ __all__ = [
     "Report",
     "ShardClosed",
     "ShardDescription",
+    "ShardLag",
     "ShardNotFound",
     "ShardingPolicy",
     "ShardlogError",
@@ -72,6 +78,7 @@ __all__ = [
     "Trimmed",
     "TrimmedData",
     "UnsupportedVersion",
+    "Worker",
     "fsck",
     "open",
     "plan_repair",

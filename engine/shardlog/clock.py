@@ -25,6 +25,10 @@ class Clock(Protocol):
         """Microseconds since the machine started, sleep included; never jumps."""
         ...
 
+    def awake_us(self) -> int:
+        """Microseconds since some moment, sleep left out; never jumps. Nobody's lease expires while all sleep."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -36,6 +40,10 @@ class SystemClock:
     def boot_us(self) -> int:
         """CLOCK_BOOTTIME in microseconds (clock_gettime(2))."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+    def awake_us(self) -> int:
+        """CLOCK_MONOTONIC in microseconds (clock_gettime(2))."""
+        return time.monotonic_ns() // 1000
 
 
 def datetime_of(wall_us: int) -> datetime:

@@ -194,3 +194,11 @@ class Statistics:
     first_time: datetime | None
     last_time: datetime | None
     shards: tuple[ShardStatistics, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Records of a shard from a position on, and when the first of them was appended (None: there is none)."""
+
+    records: int
+    since: datetime | None

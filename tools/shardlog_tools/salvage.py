@@ -2,13 +2,16 @@
 
 Reading the damaged files is the engine's (`shardlog.check.salvage`); owned here is the new store: the same streams,
 labels and options, records appended commit by commit in their order and with their times, producers' positions at the
-end. Sequence numbers are given anew. The new store is synced once, at the end: until then it is worth nothing.
+end. Sequence numbers are given anew. The new store is made under a temporary name and synced once, at the end: it is
+there whole or not at all.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -16,7 +19,8 @@ from typing import Any, Final
 
 from shardlog import InvalidArgument, Stream
 from shardlog.api import Store, open_store
-from shardlog.check.identity import StoreIdentity
+from shardlog.check.findings import Finding
+from shardlog.check.identity import StoreIdentity, is_store
 from shardlog.check.salvage import Lost, Salvage, SalvagedCommit
 from shardlog.clock import wall_us_of
 from shardlog.files.posix import PosixFile, PosixFiles
@@ -25,7 +29,8 @@ from shardlog.format import names
 from shardlog.options import SEGMENT_BYTES_DEFAULT
 from shardlog.stream.open_stream import Surroundings
 from shardlog.stream.state import StreamState
-from shardlog_tools.arguments import Subparsers, add_store_argument
+from shardlog_tools.arguments import Subparsers
+from shardlog_tools.descriptions import finding_as_json
 from shardlog_tools.output import DONE, FAILED, USED_WRONGLY, CommandFailed, Output, Progress
 
 _COMMITS_LOOKED_AT: Final = 1000
@@ -49,6 +54,13 @@ class Totals:
     refused: int = 0
     lost: list[Lost] = field(default_factory=list)
     options_known: bool = True
+    problem: str | None = None
+    """Why nothing of it can be read."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing in the copy."""
+        return self.options_known and self.problem is None and not self.lost and not self.refused
 
 
 class _Replayed:
@@ -61,6 +73,9 @@ class _Replayed:
         return self.now_us
 
     def boot_us(self) -> int:
+        return self.now_us
+
+    def awake_us(self) -> int:
         return self.now_us
 
 
@@ -87,45 +102,83 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Copy everything that can still be read of a store, whether its streams open or not, into a new "
         "store. The source is not touched. Records keep their order and times; their sequence numbers are given anew.",
     )
-    add_store_argument(parser)
+    parser.add_argument("store", metavar="STORE", help="the store's directory, or that of one of its streams")
     parser.add_argument("dest", metavar="DEST", help="the new store's directory, which must not exist or be empty")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Copy; returns the exit status: 1 where something is missing in the copy."""
-    files = PosixFiles()
-    source = os.path.abspath(args.store)
-    if not os.path.isdir(source):
-        raise CommandFailed(f"{source}: expected a store, found none", USED_WRONGLY)
-    if os.path.lexists(args.dest) and not (os.path.isdir(args.dest) and not os.listdir(args.dest)):
-        raise CommandFailed(f"{args.dest}: expected nothing there, or an empty directory", USED_WRONGLY)
-    streams = [(path, Salvage(files, path)) for path in StoreIdentity(files, source).streams]
+    source, dest = os.path.abspath(args.store), os.path.abspath(args.dest)
+    streams, unseen = _streams_of(PosixFiles(), source)
+    if os.path.lexists(dest) and not (os.path.isdir(dest) and not os.listdir(dest)):
+        raise CommandFailed(f"{dest}: expected nothing there, or an empty directory", USED_WRONGLY)
+    if os.path.commonpath([os.path.realpath(source), os.path.realpath(dest)]) == os.path.realpath(source):
+        raise CommandFailed(f"{dest}: expected a place outside {source}, which is not to be touched", USED_WRONGLY)
+    if not streams:
+        raise CommandFailed(
+            f"{source}: expected streams that can be copied, found none{''.join(f'; {each}' for each in unseen)}"
+        )
+    os.makedirs(os.path.dirname(dest), exist_ok=True)
+    temporary = f"{dest}-{uuid.uuid4().hex}{names.TEMPORARY}"
+    try:
+        totals = _copy_all(streams, temporary, output)
+        _sync_all(temporary)
+        os.rename(temporary, dest)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(os.path.dirname(dest))
+    _show(args, totals, unseen, output)
+    is_whole = not unseen and all(each.is_whole for each in totals)
+    return DONE if is_whole else FAILED
+
+
+def _streams_of(files: PosixFiles, source: str) -> tuple[list[tuple[Salvage, Totals]], list[Finding]]:
+    """The streams of a store, by their directories' names, and what cannot be seen; or one, by its log's name."""
+    try:
+        if is_store(files, source):
+            identity = StoreIdentity(files, source)
+            streams = [(Salvage(files, path), Totals(*_name_and_label(path))) for path in identity.streams]
+            return streams, [finding for finding in identity.findings if finding.code == "read-failed"]
+    except InvalidArgument as error:
+        raise CommandFailed(str(error), USED_WRONGLY) from error
+    salvage = Salvage(files, source)
+    state = salvage.known.state
+    named = Totals(state.name, state.label) if state is not None else Totals(*_name_and_label(source))
+    return [(salvage, named)], []
+
+
+def _name_and_label(path: str) -> tuple[str, str]:
+    return os.path.basename(os.path.dirname(path)), os.path.basename(path)
+
+
+def _copy_all(streams: list[tuple[Salvage, Totals]], path: str, output: Output) -> list[Totals]:
+    """Copy all streams into a new store, not yet synced."""
     progress = output.progress(None)
     clock = _Replayed()
-    totals = []
-    with open_store(
-        os.path.abspath(args.dest), True, False, Surroundings(_UnsyncedFiles(), clock, _LOCK_TIMEOUT_SECONDS)
-    ) as store:
-        for index, (path, salvage) in enumerate(streams):
-            name, label = path.rsplit("/", 2)[1:]
-            is_newest = all(other.rsplit("/", 2)[1] != name for other, _ in streams[index + 1 :])
-            totals.append(_copy(store, salvage, Totals(name, label), clock, is_newest, progress))
-    _sync_all(args.dest)
-    progress.clear()
-    _show(args, totals, output)
-    return FAILED if any(each.lost or each.refused for each in totals) else DONE
+    try:
+        with open_store(path, True, False, Surroundings(_UnsyncedFiles(), clock, _LOCK_TIMEOUT_SECONDS)) as store:
+            for index, (salvage, totals) in enumerate(streams):
+                is_newest = all(other.name != totals.name for _, other in streams[index + 1 :])
+                _copy(store, salvage, totals, clock, is_newest, progress)
+    finally:
+        progress.clear()
+    return [totals for _, totals in streams]
 
 
 def _copy(
     store: Store, salvage: Salvage, totals: Totals, clock: _Replayed, is_newest: bool, progress: Progress
-) -> Totals:
+) -> None:
     """Copy one stream."""
     items = salvage.read()
     looked_at = list(islice(items, _COMMITS_LOOKED_AT))
     state = salvage.known.state
-    totals.options_known = state is not None
-    clock.now_us = state.created_us if state is not None else wall_us_of(names.created_at_of(totals.label))
+    totals.options_known, totals.problem = state is not None, salvage.problem
+    if state is not None:
+        clock.now_us = state.created_us
+    elif names.is_label(totals.label):
+        clock.now_us = wall_us_of(names.created_at_of(totals.label))
     stream = _new_stream(store, totals.name, state, looked_at)
     for item in _clean(chain(looked_at, items), totals):
         clock.now_us = max(clock.now_us, item.timestamp_us)
@@ -137,7 +190,6 @@ def _copy(
     if not is_newest or (last is not None and last.closed):
         store.disable_stream(totals.name)
     stream.close()
-    return totals
 
 
 def _new_stream(store: Store, name: str, state: StreamState | None, looked_at: list[SalvagedCommit | Lost]) -> Stream:
@@ -194,25 +246,40 @@ def _sync_all(path: str) -> None:
     """Make a whole directory durable."""
     for directory, _, files in os.walk(path, topdown=False):
         for name in [*files, "."]:
-            descriptor = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync(os.path.join(directory, name))
 
 
-def _show(args: argparse.Namespace, totals: list[Totals], output: Output) -> None:
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _show(args: argparse.Namespace, totals: list[Totals], unseen: list[Finding], output: Output) -> None:
     if output.as_json:
-        output.object({"source": args.store, "dest": args.dest, "streams": list(map(_as_json, totals))})
+        output.object(
+            {
+                "source": args.store,
+                "dest": args.dest,
+                "streams": list(map(_as_json, totals)),
+                "unseen": list(map(finding_as_json, unseen)),
+            }
+        )
         return
     for each in totals:
         output.line(f"{each.name} {each.label}: {each.records:,} records copied")
+        if each.problem is not None:
+            output.line(f"  nothing of it can be read: {each.problem}")
         if not each.options_known:
             output.line("  its options are lost: guessed from the records; one shard, kept for ever")
         if each.refused:
             output.line(f"  {each.refused:,} records were refused, because they break the stream's own rules")
         for lost in each.lost:
             output.line(f"  lost: sequence numbers {lost.first} to {lost.next} (exclusive): {lost.reason}")
+    for finding in unseen:
+        output.line(str(finding))
     output.say(f"{args.dest}: sequence numbers differ from those in {args.store}, which was not touched")
 
 
@@ -223,5 +290,6 @@ def _as_json(each: Totals) -> dict[str, Any]:
         "records": each.records,
         "refused": each.refused,
         "options_known": each.options_known,
+        "problem": each.problem,
         "lost": [{"first": lost.first, "next": lost.next, "reason": lost.reason} for lost in each.lost],
     }

@@ -223,7 +223,7 @@ class Store:
         path = f"{self._root}/{name}/{label}"
         opened = self._acquire(path, True)
         try:
-            return opened.state().describe()
+            return opened.state().description
         finally:
             registry().release(opened)
 

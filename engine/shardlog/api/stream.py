@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
+from shardlog.api.groups import group_names, open_group
+from shardlog.clock import Clock
+from shardlog.consumer import Group, checked_name
 from shardlog.errors import (
     Closed,
     ReadOnly,
 )
 from shardlog.format.control import Control
 from shardlog.format.record import Record
-from shardlog.model import Appended, Change, Gap, Statistics, StreamDescription, Throughput
+from shardlog.model import Appended, Backlog, Change, Gap, Statistics, StreamDescription, Throughput
 from shardlog.options import (
     ShardingPolicy,
     StreamOptions,
@@ -27,14 +30,17 @@ from shardlog.options import (
     checked_sharding,
 )
 from shardlog.stream.append import Request, new_request
-from shardlog.stream.following import OnDamage, Position, Reading
+from shardlog.stream.backlog import backlog_of
+from shardlog.stream.following import Reading
 from shardlog.stream.iterators import Page, get_page, new_iterator
 from shardlog.stream.lineage import plan_configure, plan_merge, plan_roll_over, plan_split
+from shardlog.stream.log_reader import LogReader, OnDamage, Position, sequence_of
 from shardlog.stream.open_stream import OpenStream, registry
 from shardlog.stream.retention import Trimmed
 from shardlog.stream.sampling import recent_throughput
 from shardlog.stream.snapshot import take_snapshot
 from shardlog.stream.state import StreamState
+from shardlog.stream.statistics import statistics_of
 from shardlog.stream.together import AsyncAppends
 
 _log = logging.getLogger("shardlog")
@@ -117,7 +123,52 @@ class Stream:
 
     def describe(self) -> StreamDescription:
         """The stream and its shards."""
-        return self._open().state().describe()
+        return self._open().state().description
+
+    def group(self, name: str, *, start: Position = "TRIM_HORIZON") -> Group:
+        """The consumers of one application: their leases and checkpoints are kept under its name.
+
+        Made where there is none; then it begins at `start`: TRIM_HORIZON, LATEST, a sequence number or an aware
+        datetime, settled now. Raises InvalidArgument (in a store that is open to read: also where there is none),
+        CorruptLog where leases and checkpoints are damaged, StorageFull, StorageFailed.
+        """
+        return open_group(self, self._open(), checked_name("group", name), start, self._read_only)
+
+    def groups(self) -> list[str]:
+        """The names of all groups."""
+        return group_names(self._open(), self._read_only)
+
+    def reader(
+        self, start: int, shard_ids: Collection[str] | None = None, *, on_damage: OnDamage = "raise"
+    ) -> LogReader:
+        """Reads on from a sequence number, batch by batch, whatever is published whenever it is asked.
+
+        All shards (None), or some. Raises InvalidArgument.
+        """
+        return LogReader(self._open(), self._check_open, start, shard_ids, on_damage=on_damage)
+
+    def sequence_of(self, position: Position) -> int:
+        """The sequence number of a position, now. Raises InvalidArgument."""
+        return sequence_of(self._open(), position, "position")
+
+    def backlog(self, positions: Mapping[str, int]) -> dict[str, Backlog]:
+        """What each shard holds from a sequence number on, by shard id; of shards that have expired: nothing."""
+        return backlog_of(self._open(), positions)
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback`, from another thread, whenever something may have been appended, and when this is closed.
+
+        It must be quick and must not raise. Returns what ends it.
+        """
+        watch = self._open().watch
+        watch.add_callback(callback)
+        watch.turn()  # starts watching
+        return lambda: watch.remove_callback(callback)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that the store was opened with."""
+        return self._stream.clock
 
     def split_shard(self, shard_id: str, at: int | None = None) -> list[str]:
         """Split an open shard at a hash (the first of the second child), or where half of what it took lately went.
@@ -154,21 +205,21 @@ class Stream:
         """
         return self._writable().retention.expire(force)
 
-    def snapshot(self, dest: str | os.PathLike[str], *, copies: bool = False) -> None:
+    def snapshot(self, dest: str | os.PathLike[str], *, links: bool = False) -> None:
         """Copy the stream, as of now, into a new store at `dest`, while others append: a prefix of its records.
 
-        Sealed segments are hard-linked where that is possible: that takes no space, and whatever is appended, expires,
-        is repaired or deleted on one side does not touch the other, but a bit that flips on the disk is flipped in
-        both. `copies` copies them.
+        Damage to either leaves the other good. `links`: hard-link the sealed segments where that is possible, which
+        takes no space; what is appended, expires, is repaired or deleted on one side still does not touch the other,
+        but a bit that flips on the disk is flipped in both.
 
         Raises InvalidArgument where there is something at `dest` already, CorruptLog where the stream's end is damaged,
         StorageFull, StorageFailed.
         """
-        take_snapshot(self._open(), os.path.abspath(os.fspath(dest)), copies=copies)
+        take_snapshot(self._open(), os.path.abspath(os.fspath(dest)), links=links)
 
     def statistics(self) -> Statistics:
         """How much it and its shards hold, where it starts and ends, and what it takes on disk."""
-        return self._open().statistics()
+        return statistics_of(self._open())
 
     def throughput(self, over: timedelta = timedelta(minutes=1)) -> Throughput:
         """What the open shards took lately, and the keys that dominate one: read back from the last MiBs of the log."""

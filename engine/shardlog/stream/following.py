@@ -6,22 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from datetime import datetime
 from itertools import chain
-from typing import Final, Literal
 
-from shardlog.errors import CorruptLog, InvalidArgument, ShardNotFound, TrimmedData
+from shardlog.errors import InvalidArgument, ShardNotFound, TrimmedData
 from shardlog.format.record import Record
 from shardlog.model import Gap
+from shardlog.stream.log_reader import LogReader, OnDamage, Position, sequence_of
 from shardlog.stream.open_stream import OpenStream
-from shardlog.stream.reading import SegmentDamage
 
-Position = int | datetime | Literal["TRIM_HORIZON", "LATEST"]
-OnDamage = Literal["raise", "gap"]
 Batch = list[Record] | list[Gap]
-
-ALL_SEQUENCES: Final = 1 << 64
-"""More than any sequence number."""
 
 
 class Reading:
@@ -42,8 +35,6 @@ class Reading:
         timeout: float | None,
         on_damage: OnDamage,
     ) -> None:
-        if on_damage not in ("raise", "gap"):
-            raise InvalidArgument(f"on_damage: expected 'raise' or 'gap', found {on_damage!r}")
         if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
             raise InvalidArgument(f"timeout: expected None or seconds, found {timeout!r}")
         self._stream = stream
@@ -53,17 +44,16 @@ class Reading:
                 "follow: nobody has the stream open to write, and a store that is open to read alone never sees more; "
                 "open it without read_only to follow"
             )
-        first = _resolve(stream, start, "start")
-        self._stop = None if stop is None else _resolve(stream, stop, "stop")
+        first = sequence_of(stream, start, "start")
+        self._stop = None if stop is None else sequence_of(stream, stop, "stop")
         horizon = stream.tail().trim_horizon
         if first < horizon:
             raise TrimmedData(f"start: sequence number {first} lies before the trim horizon {horizon}")
-        shard = None if shard_id is None else stream.state().shard(shard_id)
         self._shard_id = shard_id
-        self._reader = stream.reader(first, shard.number if shard else None)
+        shard_ids = None if shard_id is None else [stream.state().shard(shard_id).shard_id]
+        self._reader = LogReader(stream, check_open, first, shard_ids, self._stop, on_damage)
         self._follow = follow
         self._timeout = timeout
-        self._raises = on_damage == "raise"
 
     def records(self) -> Iterator[Record | Gap]:
         """The records, one by one. An iterator in C over lists: nothing of ours runs per record."""
@@ -124,22 +114,12 @@ class Reading:
         return None if self._timeout is None else max(0.0, quiet_since + self._timeout - time.monotonic())
 
     def _published(self) -> Iterator[Batch]:
-        """What is published now and was not read yet. Damage raises, or becomes a Gap."""
-        first = self._reader.cursor.next_sequence
-        end = ALL_SEQUENCES if self._stop is None else self._stop
-        for batch in self._reader.batches(self._stream.tail(), self._stop):
-            try:
-                if isinstance(batch, SegmentDamage):
-                    raise batch.error()
-                yield batch.records(first, end)
-            except CorruptLog as error:
-                if self._raises or error.sequences is None:
-                    raise
-                yield [Gap(*error.sequences, str(error), error.segment, error.offset)]
-            self._check_open()
+        """What is published now and was not read yet."""
+        for batch in self._reader.published():
+            yield [batch] if isinstance(batch, Gap) else batch.records
 
     def _is_finished(self) -> bool:
-        position = self._reader.cursor.next_sequence
+        position = self._reader.position
         if self._stop is not None and position >= self._stop:
             return True
         if self._shard_id is None:
@@ -151,18 +131,3 @@ class Reading:
         except ShardNotFound:
             end = state.trim_horizon  # it has expired, and ended before that
         return end is not None and position >= end
-
-
-def _resolve(stream: OpenStream, position: Position, name: str) -> int:
-    """The sequence number of a position."""
-    if position == "TRIM_HORIZON":
-        return stream.tail().trim_horizon
-    if position == "LATEST":
-        return stream.tail().next_sequence
-    if isinstance(position, datetime) and position.tzinfo is not None:
-        return stream.sequence_at(position)
-    if type(position) is int and position >= 0:
-        return max(position, 1)
-    raise InvalidArgument(
-        f"{name}: expected TRIM_HORIZON, LATEST, a sequence number or an aware datetime, found {position!r}"
-    )

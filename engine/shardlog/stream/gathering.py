@@ -13,21 +13,38 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from shardlog.options import APPEND_BYTES_MAX
-from shardlog.stream.append import Request
 
 
-class _Ticket:
+class Gathered(Protocol):
+    """What can be queued."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has its outcome."""
+        ...
+
+    @property
+    def body_bytes(self) -> int:
+        """What it adds to a commit."""
+        ...
+
+
+Item = TypeVar("Item", bound=Gathered)
+
+
+class _Ticket(Generic[Item]):
     """Requests of one caller, what it sleeps on, and (when it leads) the tickets that it commits."""
 
     __slots__ = ("has_left", "requests", "size", "taken", "wake")
 
-    def __init__(self, requests: list[Request]) -> None:
+    def __init__(self, requests: Sequence[Item]) -> None:
         self.requests = requests
         self.size = sum(request.body_bytes for request in requests)
-        self.taken: list[_Ticket] = []
+        self.taken: list[_Ticket[Item]] = []
         self.has_left = False
         self.wake = threading.Lock()
         self.wake.acquire()
@@ -42,17 +59,17 @@ class _Ticket:
             self.wake.release()
 
 
-class Gathering:
+class Gathering(Generic[Item]):
     """The queue. `commit` gives every request that it is handed its outcome, unless it is interrupted."""
 
-    def __init__(self, commit: Callable[[list[Request]], None]) -> None:
+    def __init__(self, commit: Callable[[list[Item]], None]) -> None:
         self._commit = commit
-        self._pending: deque[_Ticket] = deque()
+        self._pending: deque[_Ticket[Item]] = deque()
         self._mutex = threading.Lock()
-        self._leader: _Ticket | None = None
+        self._leader: _Ticket[Item] | None = None
         """Who commits now. None only while nobody is pending."""
 
-    def submit(self, requests: list[Request]) -> None:
+    def submit(self, requests: Sequence[Item]) -> None:
         """Have requests committed, by this thread or another; returns when they have their outcomes."""
         ticket = _Ticket(requests)
         try:
@@ -80,7 +97,7 @@ class Gathering:
         self._mutex = threading.Lock()
         self._leader = None
 
-    def _take(self, leader: _Ticket) -> None:
+    def _take(self, leader: _Ticket[Item]) -> None:
         size = 0
         with self._mutex:
             while self._pending and (not leader.taken or size + self._pending[0].size <= APPEND_BYTES_MAX):
@@ -88,7 +105,7 @@ class Gathering:
                 size += self._pending[0].size
                 self._pending.popleft()
 
-    def _leave(self, own: _Ticket) -> None:
+    def _leave(self, own: _Ticket[Item]) -> None:
         """Leave the queue; who leads hands the lead on, and what an interrupted commit left without outcome with it."""
         if own.is_done and self._leader is not own:
             return

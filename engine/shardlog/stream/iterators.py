@@ -99,7 +99,7 @@ def get_page(stream: OpenStream, iterator: str, limit: int) -> Page:
     records: list[Record] = []
     position: int | None = None
     room = PAGE_BYTES_MAX
-    reader = stream.reader(max(sequence, shard.first_sequence), shard.number)
+    reader = stream.reader(max(sequence, shard.first_sequence), (shard.number,))
     for batch in reader.batches(tail, end, PAGE_LOOK_BYTES_MAX):
         if isinstance(batch, SegmentDamage):
             if not records:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from shardlog.clock import Clock, datetime_of, wall_us_of
+from shardlog.clock import Clock, wall_us_of
 from shardlog.errors import Closed, TrimmedData
 from shardlog.files.protocol import Files
 from shardlog.files.watch import Watch
@@ -23,7 +23,7 @@ from shardlog.format import names
 from shardlog.index.tail import Tail
 from shardlog.index.transaction import SegmentName
 from shardlog.log.segments import Segments, expired_segments
-from shardlog.model import Appended, ShardStatistics, Statistics
+from shardlog.model import Appended
 from shardlog.stream.append import Request
 from shardlog.stream.commit import GroupCommit
 from shardlog.stream.opening import OpenedStream, open_to_read, open_to_write
@@ -34,7 +34,21 @@ from shardlog.stream.sampling import recent_keys, weighted_median
 from shardlog.stream.sharding import Sharder
 from shardlog.stream.state import StreamState, decode_state
 
+
+class Closeable(Protocol):
+    """What can be attached to an open stream."""
+
+    def close(self) -> None:
+        """Close it with the stream."""
+        ...
+
+    def abandon(self) -> None:
+        """Forget it in a forked child, without touching what belongs to the parent."""
+        ...
+
+
 Value = TypeVar("Value")
+Attachment = TypeVar("Attachment", bound=Closeable)
 
 _EVENT_PREFIX_DIGITS: Final = 16
 
@@ -55,6 +69,7 @@ class OpenStream:
         self.path = path
         self.files = surroundings.files
         self.clock = surroundings.clock
+        self.lock_timeout = surroundings.lock_timeout
         self.index = opened.index
         self.damage = opened.damage
         self.stream_uuid = opened.stream_uuid
@@ -72,8 +87,20 @@ class OpenStream:
         self._horizon_seen = 0
         self._shard_ids = {shard.number: shard.shard_id for shard in self._state.shards}
         self._closed = False
+        self._attaching = threading.Lock()
+        self._attachments: dict[type, Closeable] = {}
         self.sharder = Sharder(self)
         self.retention = Retention(surroundings.files, self.index, self.segments, self.commits, surroundings.clock)
+
+    def attached(self, kind: type[Attachment], make: Callable[[], Attachment]) -> Attachment:
+        """What lives as long as this does, one of a kind; made when first asked for."""
+        with self._attaching:
+            self.check_open()
+            if kind not in self._attachments:
+                self._attachments[kind] = make()
+            found = self._attachments[kind]
+        assert isinstance(found, kind)
+        return found
 
     def append(self, request: Request) -> Appended:
         """Commit a request; see `GroupCommit.append`."""
@@ -107,10 +134,10 @@ class OpenStream:
         if self._closed:
             raise Closed(f"{self.path}: the stream was closed, or inherited through a fork")
 
-    def reader(self, sequence: int, shard: int | None) -> BatchReader:
-        """Reads batches from a sequence number on."""
+    def reader(self, sequence: int, shards: Container[int] | None) -> BatchReader:
+        """Reads batches of all shards (None) or of some from a sequence number on."""
         cursor = Cursor(self.index, self.segments, sequence)
-        return BatchReader(cursor, self._shard_id_of, self._event_prefix, shard)
+        return BatchReader(cursor, self._shard_id_of, self._event_prefix, shards)
 
     def sequence_at(self, moment: datetime) -> int:
         """The sequence number of the first record that was appended at a time or later."""
@@ -134,7 +161,7 @@ class OpenStream:
             return rows[-1].first_sequence if rows else tail.segment_first
         behind = tail.offset
         first = tail.segment_first
-        for segment in reversed(self._live_segments()[:-1]):
+        for segment in reversed(self.live_segments()[:-1]):
             if behind >= length:
                 break
             first = segment.first_sequence
@@ -152,10 +179,6 @@ class OpenStream:
         shard = self.state().shard(shard_id)
         return weighted_median(shard, self.asked_again(lambda: recent_keys(self, shard)))
 
-    def statistics(self) -> Statistics:
-        """Figures of the whole stream."""
-        return self.asked_again(self._statistics)
-
     def asked_again(self, ask: Callable[[], Value]) -> Value:
         """What a question about the whole log answers: asked again where the horizon passed what it looked at."""
         while True:
@@ -166,39 +189,18 @@ class OpenStream:
                 if self.tail().trim_horizon == horizon:
                     raise
 
-    def _statistics(self) -> Statistics:
-        tail = self.tail()
-        segments = self._live_segments()
-        space = sum(self.segments.file(*segment).allocated_bytes() for segment in segments)
-        first_us = next(
-            (
-                item.header.timestamp_us
-                for item in Cursor(self.index, self.segments, tail.trim_horizon).blocks(tail)
-                if not isinstance(item, SegmentDamage)
-            ),
-            None,
-        )
-        return Statistics(
-            records=tail.records - self._records_before(segments[0].first_sequence, segments[0].segment_id),
-            segments=len(segments),
-            bytes=space,
-            trim_horizon=tail.trim_horizon,
-            next_sequence=tail.next_sequence,
-            durable_sequence=tail.durable_sequence,
-            first_time=None if first_us is None else datetime_of(first_us),
-            last_time=None if first_us is None else datetime_of(tail.timestamp_us),
-            shards=self._shard_statistics(segments[0]),
-        )
-
     def close(self) -> None:
         """Make durable what was appended, end what waits, give up the locks; twice is harmless."""
         if self._closed:
             return
-        self._closed = True
+        with self._attaching:
+            self._closed = True
         self.watch.close()
         try:
             self._settle()
         finally:
+            for attachment in self._attachments.values():
+                attachment.close()
             self.commits.close(f"{self.path}: the stream was closed")
             self._roller.close()
             self.segments.close()
@@ -209,6 +211,9 @@ class OpenStream:
         if self._closed:
             return
         self._closed = True
+        self._attaching = threading.Lock()
+        for attachment in self._attachments.values():
+            attachment.abandon()
         self.watch.abandon()
         self.commits.abandon(f"{self.path}: the stream was inherited through a fork; open it in this process")
         self.index.abandon()
@@ -237,14 +242,14 @@ class OpenStream:
             known = self._shard_ids[number]
         return known
 
-    def _live_segments(self) -> list[SegmentName]:
+    def live_segments(self) -> list[SegmentName]:
         """The segments that are not behind the horizon, oldest first: files of the others may be gone."""
         segments = self.index.segments()
         return segments[len(expired_segments(segments, self.index.tail().trim_horizon)) :]
 
     def _segment_before(self, wanted_us: int) -> int:
         """First sequence number of the last segment whose commits before it are all older."""
-        segments = self._live_segments()
+        segments = self.live_segments()
         low, high = 0, len(segments) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -253,40 +258,6 @@ class OpenStream:
             else:
                 high = middle - 1
         return segments[low].first_sequence
-
-    def _shard_statistics(self, oldest: SegmentName) -> tuple[ShardStatistics, ...]:
-        state = self.state()
-        counts = self.index.counts()
-        before = decode_state(self.segments.header(*oldest).snapshot).counts
-        replaced_ms = {parent: child.created_ms for child in state.shards for parent in child.parent_ids}
-        ended = max((shard.end_sequence or 0 for shard in state.shards), default=0)
-        ended_us = self._time_of(ended) if state.closed else 0
-        found = []
-        for shard in sorted(state.shards, key=lambda shard: shard.shard_id):
-            records, body_bytes = counts.get(shard.number, (0, 0))
-            records_before, bytes_before = before.get(shard.number, (0, 0))
-            closed_us = replaced_ms[shard.shard_id] * 1000 if shard.shard_id in replaced_ms else ended_us
-            found.append(
-                ShardStatistics(
-                    shard.shard_id,
-                    max(0, records - records_before),
-                    max(0, body_bytes - bytes_before),
-                    datetime_of(shard.created_ms * 1000),
-                    None if shard.end_sequence is None else datetime_of(closed_us),
-                )
-            )
-        return tuple(found)
-
-    def _time_of(self, sequence: int) -> int:
-        """The time of the commit that holds a sequence number, or of the next one that can be read."""
-        tail = self.tail()
-        for item in Cursor(self.index, self.segments, max(sequence, tail.trim_horizon)).blocks(tail):
-            if not isinstance(item, SegmentDamage):
-                return item.header.timestamp_us
-        return tail.timestamp_us
-
-    def _records_before(self, first_sequence: int, segment_id: int) -> int:
-        return self.segments.header(first_sequence, segment_id).records_before
 
 
 class _Registry:

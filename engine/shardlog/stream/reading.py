@@ -8,7 +8,7 @@ remembers where it stopped, so that following a stream does not search again.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from shardlog.errors import CorruptLog, TrimmedData
@@ -197,13 +197,15 @@ class Cursor:
 
 
 class BatchReader:
-    """Turns blocks into records: all shards in total order, or one."""
+    """Turns blocks into records: of all shards in total order (`shards` None), or of some."""
 
-    def __init__(self, cursor: Cursor, shard_id_of: Callable[[int], str], event_prefix: str, shard: int | None) -> None:
+    def __init__(
+        self, cursor: Cursor, shard_id_of: Callable[[int], str], event_prefix: str, shards: Container[int] | None
+    ) -> None:
         self.cursor = cursor
+        self.shards = shards
         self._shard_id_of = shard_id_of
         self._event_prefix = event_prefix
-        self._shard = shard
 
     def batches(
         self, tail: Tail, stop: int | None, look_bytes_max: int | None = None
@@ -228,7 +230,7 @@ class BatchReader:
                 return
             looked += item.header.length
             for batch in item.batches():
-                if batch.shard == CONTROL_SHARD or (self._shard is not None and batch.shard != self._shard):
+                if batch.shard == CONTROL_SHARD or (self.shards is not None and batch.shard not in self.shards):
                     continue
                 if batch.first_sequence + batch.records <= first_wanted or batch.first_sequence >= end:
                     continue

@@ -42,7 +42,7 @@ def recent_keys(stream: OpenStream, shard: Shard, since_us: int = 0) -> list[obj
     tail = stream.tail()
     start = max(stream.sequence_before_bytes(LOOK_BACK_BYTES), shard.first_sequence, tail.trim_horizon)
     records: list[Record] = []
-    for batch in stream.reader(start, shard.number).batches(tail, None):
+    for batch in stream.reader(start, (shard.number,)).batches(tail, None):
         if isinstance(batch, StoredBatch):
             records += batch.records(start, tail.next_sequence)
     latest = [record for record in records if record.timestamp_us >= since_us]

@@ -104,7 +104,8 @@ class StreamState:
             raise ShardNotFound(f"stream {self.name}: expected the id of one of its shards, found {shard_id!r}")
         return found
 
-    def describe(self) -> StreamDescription:
+    @cached_property
+    def description(self) -> StreamDescription:
         """The public description."""
         return StreamDescription(
             name=self.name,

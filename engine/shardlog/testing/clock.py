@@ -24,6 +24,10 @@ class ManualClock:
         """Microseconds since this clock was made."""
         return self._boot_us
 
+    def awake_us(self) -> int:
+        """The same: it never sleeps."""
+        return self._boot_us
+
     def advance(self, duration: timedelta) -> None:
         """Let time pass."""
         self._wall_us += duration // MICROSECOND

@@ -1,0 +1,20 @@
+"""Consumers: groups, workers, leases and checkpoints, over a stream's public interface."""
+
+from shardlog.consumer.environment import Consumers, open_consumers, open_consumers_to_read
+from shardlog.consumer.group import Group, Lag, Lease, ShardLag, checked_name
+from shardlog.consumer.leases import LeaseTable
+from shardlog.consumer.worker import Batch, Worker
+
+__all__ = [
+    "Batch",
+    "Consumers",
+    "Group",
+    "Lag",
+    "Lease",
+    "LeaseTable",
+    "ShardLag",
+    "Worker",
+    "checked_name",
+    "open_consumers",
+    "open_consumers_to_read",
+]
