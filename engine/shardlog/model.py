@@ -134,6 +134,8 @@ class StreamDescription:
     retention: timedelta | None
     retention_bytes: int | None
     sharding: ShardingPolicy | None
+    hold: tuple[str, ...]
+    hold_bytes_max: int | None
     created_at: datetime
     shards: tuple[ShardDescription, ...]
 

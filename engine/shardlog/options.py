@@ -125,6 +125,10 @@ class StreamOptions:
     retention: timedelta | None
     retention_bytes: int | None
     sharding: ShardingPolicy | None
+    hold: tuple[str, ...] = ()
+    """Groups whose records do not expire before they were checkpointed."""
+    hold_bytes_max: int | None = None
+    """The log may grow to so many bytes for them; None: without end."""
 
     @property
     def carries_new(self) -> bool:
@@ -214,6 +218,17 @@ def checked_retention_bytes(retention_bytes: int | None) -> int | None:
     if retention_bytes is not None and (type(retention_bytes) is not int or retention_bytes < 1):
         raise InvalidArgument(f"retention_bytes: expected None or a positive integer, found {retention_bytes!r}")
     return retention_bytes
+
+
+def checked_hold(hold: Sequence[str], hold_bytes_max: int | None) -> tuple[str, ...]:
+    """The names of the groups; raises InvalidArgument unless they are names, and the limit None or positive."""
+    if isinstance(hold, str) or not all(isinstance(name, str) for name in hold):
+        raise InvalidArgument(f"hold: expected a sequence of groups' names, found {hold!r}")
+    if hold_bytes_max is not None and (type(hold_bytes_max) is not int or hold_bytes_max < 1):
+        raise InvalidArgument(f"hold_bytes_max: expected None or a positive integer, found {hold_bytes_max!r}")
+    if hold_bytes_max is not None and not hold:
+        raise InvalidArgument("hold_bytes_max: it limits what `hold` keeps; expected groups to hold for")
+    return tuple(hold)
 
 
 def checked_sharding(sharding: ShardingPolicy | None) -> ShardingPolicy | None:

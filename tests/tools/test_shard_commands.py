@@ -150,6 +150,21 @@ def test_set_retention(command: Command, store: Path) -> None:
     assert (found["retention_seconds"], found["retention_bytes"]) == (None, None)
 
 
+def test_set_retention_with_a_hold(command: Command, store: Path) -> None:
+    """Groups are held for until something else is said; one that does not exist is refused."""
+    command("create", store, "s")
+    with shardlog.open(store) as opened:
+        opened.stream("s").group("billing")
+    outcome = command("set-retention", store, "s", "1h", "--hold", "billing", "--hold-bytes", "1GiB")
+    assert outcome.talk == "retention of s: 1h, held for billing up to 1.0 GiB (it was: 24h)\n"
+    found = command("set-retention", store, "s", "2h", "--json").json()
+    assert (found["hold"], found["hold_bytes_max"]) == (["billing"], 1 << 30)
+    outcome = command("set-retention", store, "s", "2h", "--hold", "billing,nobody")
+    assert (outcome.status, "nobody" in outcome.talk) == (1, True)
+    found = command("set-retention", store, "s", "2h", "--hold", "none", "--json").json()
+    assert (found["hold"], found["hold_bytes_max"]) == ([], None)
+
+
 def test_set_sharding(command: Command, store: Path) -> None:
     """A preset, a preset with changes, none."""
     command("create", store, "s")

@@ -32,6 +32,8 @@ def stream_as_json(description: StreamDescription) -> dict[str, Any]:
         "durability": description.durability,
         "retention_seconds": retention.total_seconds() if retention is not None else None,
         "retention_bytes": description.retention_bytes,
+        "hold": list(description.hold),
+        "hold_bytes_max": description.hold_bytes_max,
         "sharding": description.sharding.as_fields() if description.sharding is not None else None,
         "created_at": description.created_at.isoformat(),
         "shards": [shard_as_json(shard) for shard in description.shards],
@@ -76,8 +78,14 @@ def duration_words(duration: timedelta | None) -> str:
 
 def retention_words(description: StreamDescription) -> str:
     """For how long, and up to how much, a stream keeps its records."""
-    cap = description.retention_bytes
-    return duration_words(description.retention) + ("" if cap is None else f", at most {bytes_words(cap)}")
+    words = duration_words(description.retention)
+    if description.retention_bytes is not None:
+        words += f", at most {bytes_words(description.retention_bytes)}"
+    if description.hold:
+        words += f", held for {', '.join(description.hold)}"
+    if description.hold_bytes_max is not None:
+        words += f" up to {bytes_words(description.hold_bytes_max)}"
+    return words
 
 
 def policy_words(policy: ShardingPolicy | None) -> str:

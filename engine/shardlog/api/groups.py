@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+
 from shardlog.consumer import Consumers, Group, LeaseTable, open_consumers, open_consumers_to_read
+from shardlog.consumer.assignment import View
+from shardlog.consumer.group import positions_of
 from shardlog.consumer.source import Source, Start
 from shardlog.errors import InvalidArgument, ReadOnly
 from shardlog.files.protocol import LockFile
 from shardlog.format import names
 from shardlog.stream.open_stream import OpenStream
+
+_log = logging.getLogger("shardlog")
 
 
 def open_group(source: Source, stream: OpenStream, name: str, start: Start, read_only: bool) -> Group:
@@ -32,6 +39,22 @@ def group_names(stream: OpenStream, read_only: bool) -> list[str]:
         return []
     with _consumers(stream, read_only).read() as rows:
         return sorted(rows.groups())
+
+
+def held_from(stream: OpenStream, groups: Collection[str]) -> int:
+    """The first sequence number that one of some groups has not checkpointed. A group that is gone holds nothing."""
+    state = stream.state()
+    first = stream.tail().next_sequence
+    consumers = _consumers(stream, read_only=False)
+    for name in groups:
+        with consumers.read() as rows:
+            known = rows.group(name)
+            view = None if known is None else View(known, rows.leases(name), {})
+        if view is None:
+            _log.warning("%s: retention holds for group %s, which does not exist", stream.path, name)
+        else:
+            first = min([first, *positions_of(view, state.description.shards).values()])
+    return first
 
 
 def _consumers(stream: OpenStream, read_only: bool) -> Consumers:

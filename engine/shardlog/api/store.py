@@ -12,10 +12,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from shardlog.api.groups import held_from
 from shardlog.api.identity import create_store, read_identity
 from shardlog.api.stream import Stream
 from shardlog.clock import Clock, SystemClock
@@ -56,7 +58,7 @@ class Store:
         self.path = path
         self._uuid = store_uuid
         self._read_only = read_only
-        self._surroundings = surroundings
+        self._surroundings = replace(surroundings, held_from=held_from)
         self._files = surroundings.files
         self._root = f"{path}/{names.STREAMS}"
         self._streams: dict[str, Stream] = {}

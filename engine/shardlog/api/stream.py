@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -15,6 +15,7 @@ from shardlog.clock import Clock
 from shardlog.consumer import Group, checked_name
 from shardlog.errors import (
     Closed,
+    InvalidArgument,
     ReadOnly,
 )
 from shardlog.format.control import Control
@@ -23,6 +24,7 @@ from shardlog.model import Appended, Backlog, Change, Gap, Statistics, StreamDes
 from shardlog.options import (
     ShardingPolicy,
     StreamOptions,
+    checked_hold,
     checked_producer,
     checked_producer_name,
     checked_retention,
@@ -187,11 +189,29 @@ class Stream:
         """Replace an open shard by one child of the same range; returns its id. Raises ShardNotFound, ShardClosed."""
         return self._reshard(lambda state, now_ms: plan_roll_over(state, shard_id, now_ms))[0]
 
-    def set_retention(self, retention: timedelta | None, *, retention_bytes: int | None = None) -> None:
-        """Keep records for so long (None: for ever), and at most so many bytes of log (None: any number)."""
+    def set_retention(
+        self,
+        retention: timedelta | None,
+        *,
+        retention_bytes: int | None = None,
+        hold: Sequence[str] = (),
+        hold_bytes_max: int | None = None,
+    ) -> None:
+        """Keep records for so long (None: for ever), and at most so many bytes of log (None: any number).
+
+        What the groups in `hold` have not checkpointed stays nevertheless, until the log takes `hold_bytes_max` (None:
+        without end). Raises InvalidArgument, also for a group that does not exist.
+        """
+        groups = checked_hold(hold, hold_bytes_max)
+        if missing := sorted(set(groups) - set(self.groups() if groups else ())):
+            raise InvalidArgument(f"hold: expected groups of stream {self.name}, found {', '.join(missing)}")
         checked_retention(retention)
         checked_retention_bytes(retention_bytes)
-        self._configure(lambda old: replace(old, retention=retention, retention_bytes=retention_bytes))
+        self._configure(
+            lambda old: replace(
+                old, retention=retention, retention_bytes=retention_bytes, hold=groups, hold_bytes_max=hold_bytes_max
+            )
+        )
 
     def set_sharding(self, policy: ShardingPolicy | None) -> None:
         """Change when shards change by themselves; None: never."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
@@ -17,6 +17,7 @@ from shardlog.consumer.worker import Worker
 from shardlog.errors import InvalidArgument
 from shardlog.files.protocol import LockFile
 from shardlog.format.lease import LeaseRow
+from shardlog.model import ShardDescription
 
 SHARD_END: Final = "SHARD_END"
 LEASE_MIN: Final = timedelta(milliseconds=100)
@@ -81,7 +82,7 @@ class Group:
     def lag(self) -> Lag:
         """What was not checkpointed yet."""
         view = self._table.view()
-        positions = self._positions(view)
+        positions = positions_of(view, self._source.describe().shards)
         now_us = self._source.clock.wall_us()
         shards = {}
         for shard_id, backlog in sorted(self._source.backlog(positions).items()):
@@ -101,16 +102,17 @@ class Group:
         """Forget the group, its leases and its checkpoints."""
         self._table.delete()
 
-    def _positions(self, view: View) -> dict[str, int]:
-        """Where each shard that is not finished goes on."""
-        positions = {}
-        for shard in self._source.describe().shards:
-            row = view.leases.get(shard.shard_id)
-            if row is None:
-                positions[shard.shard_id] = max(view.group.start, shard.first_sequence)
-            elif not row.is_finished:
-                positions[shard.shard_id] = row.next_sequence
-        return positions
+
+def positions_of(view: View, shards: Iterable[ShardDescription]) -> dict[str, int]:
+    """Where each shard goes on that a group has not finished, by shard id."""
+    positions = {}
+    for shard in shards:
+        row = view.leases.get(shard.shard_id)
+        first = max(view.group.start, shard.first_sequence) if row is None else row.next_sequence
+        has_more = shard.end_sequence is None or first < shard.end_sequence
+        if has_more and not (row is not None and row.is_finished):
+            positions[shard.shard_id] = first
+    return positions
 
 
 def checked_name(what: str, name: object) -> str:

@@ -9,7 +9,7 @@ The body of a control batch is a MessagePack array of maps; each has `kind` and 
 | reshard | parents: numbers of shards that end; children: (first, last) hash, 16 bytes each, big-endian; created_ms |
 | trim | horizon int: the first sequence number that stays readable |
 | gap | first, next int: numbers that a repair found lost; segment_id int, reason str |
-| configure | retention_seconds, retention_bytes, sharding: what replaces these options |
+| configure | retention_seconds, retention_bytes, sharding, maybe hold, hold_bytes_max: what replaces these options |
 | checkpoint | snapshot bin: as in a segment header, the state before this commit; positions: `SparsePosition` rows |
 
 A checkpoint changes nothing: it lets recovery start there instead of at the segment's header, so it repeats the rows of

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from shardlog.clock import Clock, wall_us_of
@@ -60,6 +61,8 @@ class Surroundings:
     files: Files
     clock: Clock
     lock_timeout: float
+    held_from: Callable[[OpenStream, Collection[str]], int] | None = None
+    """The first sequence number that some groups of consumers have not checkpointed."""
 
 
 class OpenStream:
@@ -90,7 +93,11 @@ class OpenStream:
         self._attaching = threading.Lock()
         self._attachments: dict[type, Closeable] = {}
         self.sharder = Sharder(self)
-        self.retention = Retention(surroundings.files, self.index, self.segments, self.commits, surroundings.clock)
+        ask = surroundings.held_from
+        held_from = None if ask is None else partial(ask, self)
+        self.retention = Retention(
+            surroundings.files, self.index, self.segments, self.commits, surroundings.clock, held_from
+        )
 
     def attached(self, kind: type[Attachment], make: Callable[[], Attachment]) -> Attachment:
         """What lives as long as this does, one of a kind; made when first asked for."""

@@ -8,12 +8,16 @@ first. What a crash leaves of them is removed when the stream is opened.
 A wall clock that was set wrong could expire everything. So after it jumped against CLOCK_BOOTTIME nothing expires by
 age until both have agreed for an hour, and a pass that would remove every one of several sealed segments by age has to
 be forced. A cap by bytes asks no clock, and holds at once.
+
+What some groups of consumers have not checkpointed can be held: it stays, whatever its age, until the log takes more
+than a limit.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +33,7 @@ from shardlog.index.tail import Tail
 from shardlog.index.transaction import SegmentName
 from shardlog.log.segments import Segments, expired_segments
 from shardlog.log.writer import remove_expired
+from shardlog.options import StreamOptions
 from shardlog.stream.commit import GroupCommit
 from shardlog.stream.rolling import is_of_age
 from shardlog.stream.state import StreamState, decode_state
@@ -86,6 +91,11 @@ def expired_by_bytes(ages: Sequence[SegmentAge], retention_bytes: int | None, by
     return count
 
 
+def released_by_groups(ends: Sequence[int], held_from: int) -> int:
+    """How many of the sealed segments, oldest first, end before a sequence number."""
+    return bisect_right(ends, held_from)
+
+
 class ClockWatch:
     """Notices when the wall clock jumps against the time since boot."""
 
@@ -107,12 +117,21 @@ class ClockWatch:
 class Retention:
     """Expires the records of one open stream."""
 
-    def __init__(self, files: Files, index: Index, segments: Segments, commits: GroupCommit, clock: Clock) -> None:
+    def __init__(
+        self,
+        files: Files,
+        index: Index,
+        segments: Segments,
+        commits: GroupCommit,
+        clock: Clock,
+        held_from: Callable[[Collection[str]], int] | None,
+    ) -> None:
         self._files = files
         self._index = index
         self._segments = segments
         self._commits = commits
         self._clock = clock
+        self._held_from = held_from
         self._clock_watch = ClockWatch(clock)
 
     def expire(self, force: bool) -> Trimmed:
@@ -147,10 +166,31 @@ class Retention:
             by_age = 0
         bytes_in_all = sum(age.bytes for age in ages) + self._space(segments[-1])
         count = max(by_age, expired_by_bytes(ages, options.retention_bytes, bytes_in_all))
+        if options.hold and count:
+            kept = self._released(segments, ages, count, bytes_in_all, options)
+            if kept < count:
+                groups = ", ".join(options.hold)
+                held_back = f"{count - kept} segments hold records that {groups} did not checkpoint yet"
+                count = kept
         if count == 0:
             return _nothing(before, held_back)
         horizon = self._trim(segments[:count], segments[count].first_sequence)
         return Trimmed(before.trim_horizon, horizon, count, sum(age.bytes for age in ages[:count]), held_back)
+
+    def _released(
+        self,
+        segments: Sequence[SegmentName],
+        ages: Sequence[SegmentAge],
+        wanted: int,
+        bytes_in_all: int,
+        options: StreamOptions,
+    ) -> int:
+        """How many of the first `wanted` segments may go: nobody holds them, or the log would take too much."""
+        assert self._held_from is not None
+        ends = [segment.first_sequence for segment in segments[1:]]
+        released = min(wanted, released_by_groups(ends, self._held_from(options.hold)))
+        over = expired_by_bytes(ages, options.hold_bytes_max, bytes_in_all)
+        return max(released, min(wanted, over))
 
     def _is_old(self, tail: Tail, state: StreamState) -> bool:
         """Whether the active segment should be sealed, so that it can expire."""

@@ -119,6 +119,8 @@ class StreamState:
             retention=self.options.retention,
             retention_bytes=self.options.retention_bytes,
             sharding=self.options.sharding,
+            hold=self.options.hold,
+            hold_bytes_max=self.options.hold_bytes_max,
             created_at=datetime_of(self.created_us),
             shards=tuple(sorted(map(self._describe_shard, self.shards), key=lambda shard: shard.shard_id)),
         )
@@ -153,11 +155,13 @@ def new_state(name: str, created_us: int, options: StreamOptions, shard_count: i
 
 
 def encode_changeable(options: StreamOptions) -> dict[str, Any]:
-    """The options that can be changed later, as a snapshot and a configure record hold them."""
+    """The options that can be changed later, as a snapshot and a configure record hold them; no hold: left out."""
+    hold = {"hold": options.hold, "hold_bytes_max": options.hold_bytes_max} if options.hold else {}
     return {
         "retention_seconds": options.retention.total_seconds() if options.retention else None,
         "retention_bytes": options.retention_bytes,
         "sharding": options.sharding.as_fields() if options.sharding else None,
+        **hold,
     }
 
 
@@ -168,6 +172,8 @@ def decode_changeable(fields: dict[str, Any]) -> dict[str, Any]:
         "retention": None if seconds is None else timedelta(seconds=seconds),
         "retention_bytes": fields["retention_bytes"],
         "sharding": None if sharding is None else ShardingPolicy.of_fields(sharding),
+        "hold": tuple(fields.get("hold", ())),
+        "hold_bytes_max": fields.get("hold_bytes_max"),
     }
 
 
