@@ -21,6 +21,7 @@ from shardlog.api.groups import held_from
 from shardlog.api.identity import create_store, read_identity
 from shardlog.api.stream import Stream
 from shardlog.clock import Clock, SystemClock
+from shardlog.consumer import highest_checkpoint
 from shardlog.errors import (
     Closed,
     CorruptLog,
@@ -58,7 +59,7 @@ class Store:
         self.path = path
         self._uuid = store_uuid
         self._read_only = read_only
-        self._surroundings = replace(surroundings, held_from=held_from)
+        self._surroundings = replace(surroundings, held_from=held_from, checkpointed=highest_checkpoint)
         self._files = surroundings.files
         self._root = f"{path}/{names.STREAMS}"
         self._streams: dict[str, Stream] = {}

@@ -12,6 +12,7 @@ from typing import Final
 from shardlog.check.findings import Finding
 from shardlog.check.segments import End, Passed, Place
 from shardlog.check.subject import Subject
+from shardlog.consumer import highest_checkpoint
 from shardlog.errors import CorruptLog, ShardlogError, UnsupportedVersion
 from shardlog.format import names
 from shardlog.format.commit import seed_of
@@ -114,7 +115,8 @@ def find_end(subject: Subject, places: list[Place], mark: Mark | None) -> LogEnd
             state = None
         return LogEndFacts(End(tail.offset, tail.next_sequence, tail.last_crc, False), tail.segment_id, state, None)
     try:
-        judged = find_log_end(subject.files, subject.log_path, mark)
+        checkpointed = highest_checkpoint(subject.files, subject.path)
+        judged = find_log_end(subject.files, subject.log_path, mark, checkpointed)
     except UnsupportedVersion as error:
         subject.add("version-unsupported", subject.log_path, str(error))
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shardlog.clock import Clock
+from shardlog.consumer import highest_checkpoint
 from shardlog.files.protocol import Files, Site
 from shardlog.format import names
 from shardlog.format.mark import Mark
@@ -31,7 +32,7 @@ def go_on_behind(files: Files, stream: str, clock: Clock) -> bool:
     mark_file = MarkFile(files.open(mark_path))
     try:
         mark, unsynced = mark_file.read()
-        end = find_log_end(files, log_path, mark)
+        end = find_log_end(files, log_path, mark, highest_checkpoint(files, stream))
         if not end.damage:
             return False
         for name in files.names(log_path):

@@ -3,6 +3,7 @@
 from shardlog.consumer.environment import Consumers, open_consumers, open_consumers_to_read
 from shardlog.consumer.group import Group, Lag, Lease, ShardLag, checked_name
 from shardlog.consumer.leases import LeaseTable
+from shardlog.consumer.witness import highest_checkpoint
 from shardlog.consumer.worker import Batch, Worker
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ShardLag",
     "Worker",
     "checked_name",
+    "highest_checkpoint",
     "open_consumers",
     "open_consumers_to_read",
 ]

@@ -2,10 +2,9 @@
 
 Runs while nobody has the stream open, so that nothing moves. The newest segment whose header can be read, and all after
 it, are stepped through, from the checkpoint that MARK names if there is one (headers only; bodies from MARK on, because
-what lies before was synced). The first block that
-does not check out, at X, is *corruption* if any witness says that data at or beyond X was durable: a later block whose
-durable sequence lies beyond, MARK, a later segment, or one flipped bit that explains it. Otherwise it is a *torn tail*
-of something that was never acknowledged.
+what lies before was synced). The first block that does not check out, at X, is *corruption* if any witness says that
+data at or beyond X was durable: a later block whose durable sequence lies beyond, MARK, a later segment, a consumer's
+checkpoint, or one flipped bit that explains it. Otherwise it is a *torn tail* of something that was never acknowledged.
 
 Does not change anything: `stream.opening` acts on what is found here.
 """
@@ -43,6 +42,7 @@ INDEX_STRIDE_BYTES: Final = 64 << 10
 """One position row for so many bytes of log."""
 
 _SECTOR_BYTES: Final = 512
+_CHECKPOINT_WITNESS: Final = "a consumer's checkpoint"
 _FLIP_SEARCH_BYTES_MAX: Final = 1 << 20
 
 
@@ -86,8 +86,11 @@ class LogEnd:
         return self.positions[-1].offset if self.positions else 0
 
 
-def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
-    """Scan the last segment (and what follows an unreadable header). Raises CorruptLog where no header can be read."""
+def find_log_end(files: Files, log_path: str, mark: Mark | None, checkpointed: int = 0) -> LogEnd:
+    """Scan the last segment (and what follows an unreadable header).
+
+    `checkpointed`: the last number that a consumer has handled. Raises CorruptLog where no header can be read.
+    """
     segments = list_segments(files, log_path)
     if not segments:
         raise CorruptLog(f"{log_path}: expected at least one segment, found none")
@@ -117,9 +120,20 @@ def find_log_end(files: Files, log_path: str, mark: Mark | None) -> LogEnd:
                 found = find_block(file, 0, file.data_end(), seed, end.next_sequence)
                 end.offset, end.last_crc, end.positions, end.sealed = found.offset if found else 0, -1, [], False
                 end.header = replace(end.header, first_sequence=first_sequence, segment_id=segment_id)
-            _Scan(file, end, seed, mark, next_first).run()
+            _Scan(file, end, seed, mark, next_first, checkpointed).run()
         finally:
             file.close()
+    if checkpointed >= end.next_sequence:
+        end.damage.append(
+            CorruptLog(
+                f"{log_path}: a consumer has handled the record of number {checkpointed}, and the log ends before it",
+                segment=log_path,
+                sequences=(end.next_sequence, checkpointed + 1),
+                witnesses=(_CHECKPOINT_WITNESS,),
+            )
+        )
+        # No block has this checksum: readers see that something is missing before the end.
+        end.next_sequence, end.last_crc = checkpointed + 1, max(end.last_crc, 0) ^ 1
     if mark and not any(segment_id >= mark.segment_id for _, segment_id in segments):
         first_missing = min(end.next_sequence, mark.next_sequence)
         # The checksum of a block that is not there tells readers that something is missing before the end.
@@ -190,11 +204,14 @@ def _newest_readable(
 class _Scan:
     """One segment's part of the scan. `next_first` is where the next segment begins; None: this is the last."""
 
-    def __init__(self, file: File, end: LogEnd, seed: int, mark: Mark | None, next_first: int | None) -> None:
+    def __init__(
+        self, file: File, end: LogEnd, seed: int, mark: Mark | None, next_first: int | None, checkpointed: int
+    ) -> None:
         self._file = file
         self._end = end
         self._seed = seed
         self._next_first = next_first
+        self._checkpointed = checkpointed
         self._size = file.data_end()
         segment_id = end.header.segment_id
         here = mark if mark and mark.segment_id == segment_id else None
@@ -312,6 +329,8 @@ class _Scan:
         # Its offset, not its number: numbers jump without any bytes being written.
         if self._synced_offset > stopped.offset:
             witnesses.append("MARK")
+        if is_something_there and self._checkpointed >= stopped.first:
+            witnesses.append(_CHECKPOINT_WITNESS)
         if is_something_there and self._promised_beyond(stopped):
             witnesses.append("the durable sequence of a later commit")
         if is_something_there and self._one_bit_explains(stopped.offset):

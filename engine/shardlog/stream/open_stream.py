@@ -27,7 +27,7 @@ from shardlog.log.segments import Segments, expired_segments
 from shardlog.model import Appended
 from shardlog.stream.append import Request
 from shardlog.stream.commit import GroupCommit
-from shardlog.stream.opening import OpenedStream, open_to_read, open_to_write
+from shardlog.stream.opening import Checkpointed, OpenedStream, nothing_checkpointed, open_to_read, open_to_write
 from shardlog.stream.reading import BatchReader, Cursor, SegmentDamage
 from shardlog.stream.retention import Retention
 from shardlog.stream.rolling import Roller, mark_of
@@ -63,6 +63,8 @@ class Surroundings:
     lock_timeout: float
     held_from: Callable[[OpenStream, Collection[str]], int] | None = None
     """The first sequence number that some groups of consumers have not checkpointed."""
+    checkpointed: Checkpointed = nothing_checkpointed
+    """What consumers witness when a log is recovered."""
 
 
 class OpenStream:
@@ -289,7 +291,7 @@ class _Registry:
                 self._shared[path] = (shared[0], shared[1] + 1)
                 return shared[0]
             open_directory = open_to_read if read_only else open_to_write
-            opened = open_directory(surroundings.files, path, surroundings.lock_timeout)
+            opened = open_directory(surroundings.files, path, surroundings.lock_timeout, surroundings.checkpointed)
             try:
                 stream = OpenStream(path, opened, surroundings)
             except BaseException:

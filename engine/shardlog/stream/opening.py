@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shardlog.errors import CorruptLog, StorageFailed
@@ -53,7 +54,16 @@ class OpenedStream:
         self.lock.close()
 
 
-def open_to_write(files: Files, path: str, lock_timeout: float) -> OpenedStream:
+Checkpointed = Callable[[Files, str], int]
+"""The last number that a consumer of the stream in a directory has handled; 0: none."""
+
+
+def nothing_checkpointed(*_: object) -> int:
+    """Of a stream without consumers."""
+    return 0
+
+
+def open_to_write(files: Files, path: str, lock_timeout: float, checkpointed: Checkpointed) -> OpenedStream:
     """Open a stream's directory, recovering it if nobody has it open. Raises CorruptLog, StoreLocked."""
     lock = files.open_lock(f"{path}/{names.LOCK}")
     try:
@@ -62,7 +72,7 @@ def open_to_write(files: Files, path: str, lock_timeout: float) -> OpenedStream:
             if lock.is_held_elsewhere(LIVE):
                 index, uuid = _join(files, path)
             else:
-                index, uuid = _recover(files, path, mark)
+                index, uuid = _recover(files, path, mark, checkpointed)
             if not lock.try_shared(LIVE):
                 raise StorageFailed(f"{path}/{names.LOCK}: expected LIVE to be shared, found it held alone")
         return OpenedStream(lock, index, mark, uuid)
@@ -71,7 +81,7 @@ def open_to_write(files: Files, path: str, lock_timeout: float) -> OpenedStream:
         raise
 
 
-def open_to_read(files: Files, path: str, lock_timeout: float) -> OpenedStream:
+def open_to_read(files: Files, path: str, lock_timeout: float, checkpointed: Checkpointed) -> OpenedStream:
     """Open a stream's directory without changing anything in it.
 
     Shares the index if somebody has it open; else makes one of its own in a temporary directory, and serves a damaged
@@ -80,17 +90,17 @@ def open_to_read(files: Files, path: str, lock_timeout: float) -> OpenedStream:
     lock_path = f"{path}/{names.LOCK}"
     if not files.exists(lock_path):
         # A copy without it: nobody has it open, and it is not for a reader to make one.
-        return _read_alone(files, path, files.open_lock_to_read(os.devnull))
+        return _read_alone(files, path, files.open_lock_to_read(os.devnull), checkpointed)
     try:
         lock = files.open_lock(lock_path)
     except StorageFailed:
         # A medium that cannot be written has no writers.
-        return _read_alone(files, path, files.open_lock_to_read(lock_path))
+        return _read_alone(files, path, files.open_lock_to_read(lock_path), checkpointed)
     try:
         with gate_held(lock, path, lock_timeout):
             if lock.is_held_elsewhere(LIVE):
                 return _read_along(files, path, lock)
-            return _read_alone(files, path, lock)
+            return _read_alone(files, path, lock, checkpointed)
     except BaseException:
         lock.close()
         raise
@@ -123,13 +133,13 @@ def _join(files: Files, path: str) -> tuple[Index, bytes]:
         file.close()
 
 
-def _read_alone(files: Files, path: str, lock: LockFile) -> OpenedStream:
+def _read_alone(files: Files, path: str, lock: LockFile, checkpointed: Checkpointed) -> OpenedStream:
     try:
         mark_file = MarkFile(files.open_to_read(f"{path}/{names.MARK}"))
         mark, _ = mark_file.read()
     except FileNotFoundError:
         mark_file, mark = MarkFile(files.open_to_read(os.devnull)), None
-    end = find_log_end(files, f"{path}/{names.LOG}", mark)
+    end = find_log_end(files, f"{path}/{names.LOG}", mark, checkpointed(files, path))
     snapshot = decode_state(end.snapshot)
     content = _index_content(files, path, end, snapshot, mark, False)
     with (
@@ -141,14 +151,14 @@ def _read_alone(files: Files, path: str, lock: LockFile) -> OpenedStream:
     return OpenedStream(lock, index, mark_file, end.header.stream_uuid, True, tuple(end.damage))
 
 
-def _recover(files: Files, path: str, mark_file: MarkFile) -> tuple[Index, bytes]:
+def _recover(files: Files, path: str, mark_file: MarkFile, checkpointed: Checkpointed) -> tuple[Index, bytes]:
     log_path = f"{path}/{names.LOG}"
     _remove_temporary(files, log_path)
     # A stream or segment may have its name from somebody who was killed before that was synced.
     files.sync_directory(os.path.dirname(path), Site.FOUND_ENTRIES)
     files.sync_directory(log_path, Site.FOUND_ENTRIES)
     mark, unsynced = mark_file.read()
-    end = find_log_end(files, log_path, mark)
+    end = find_log_end(files, log_path, mark, checkpointed(files, path))
     if end.damage:
         raise end.damage[0]
     if end.torn_end > end.offset:
