@@ -9,14 +9,39 @@ from pathlib import Path
 import pytest
 from tests.support.children import Children
 from tests.support.history import new_stream
+from tests.support.long_run import Summary
+from tests.support.tally import CONTROL, PROPERTY, Tally
 
 import shardlog
 from shardlog import Store, Stream
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The long run: `make torture`."""
+    parser.addoption("--torture", action="store_true", help="the long forms and the controls, and a summary of all")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Who runs the tests in the background may have SIGINT ignored, in every process below; these tests send it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    is_long = bool(config.getoption("torture"))
+    if is_long:
+        config.option.markexpr = f"torture or whole or {CONTROL}"
+    config.pluginmanager.register(Summary(is_long))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A control's report tells of which harness it is one."""
+    for item in items:
+        item.user_properties += ((CONTROL, marker.args[0]) for marker in item.iter_markers(CONTROL))
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """The figures of a test; those of all are summed up at the end of the run."""
+    tally = Tally()
+    request.node.user_properties.append((PROPERTY, tally.figures))
+    return tally
 
 
 @pytest.fixture

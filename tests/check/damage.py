@@ -50,10 +50,11 @@ class Original:
 
 @dataclass(frozen=True)
 class Case:
-    """One damage: what was done, and the store after it."""
+    """One damage: what was done, the store after it, and what kind of damage it is."""
 
     story: str
     image: Image
+    kind: str = "other"
 
 
 def original_of(path: Path, fill: Callable[[Store], object]) -> Original:
@@ -126,13 +127,15 @@ def flips(original: Original, path: str, offsets: range) -> Iterator[Case]:
         content = bytearray(_content(original, path))
         if offset < len(content):
             content[offset] ^= 1 << offset % 8
-            yield _changed(original, {path: bytes(content)}, f"flipped bit {offset % 8} of byte {offset} of {path}")
+            story = f"flipped bit {offset % 8} of byte {offset} of {path}"
+            yield _changed(original, {path: bytes(content)}, story, "bits flipped")
 
 
 def truncations(original: Original, path: str, lengths: range) -> Iterator[Case]:
     """Cut to a length."""
     for length in lengths:
-        yield _changed(original, {path: _content(original, path)[:length]}, f"cut {path} to {length} bytes")
+        story = f"cut {path} to {length} bytes"
+        yield _changed(original, {path: _content(original, path)[:length]}, story, "lengths cut")
 
 
 def deletions(original: Original) -> Iterator[Case]:
@@ -142,7 +145,7 @@ def deletions(original: Original) -> Iterator[Case]:
             image = {
                 name: kept for name, kept in original.image.items() if name != path and not name.startswith(path + "/")
             }
-            yield Case(f"deleted {path}", image)
+            yield Case(f"deleted {path}", image, "files deleted")
 
 
 def swaps(original: Original) -> Iterator[Case]:
@@ -151,12 +154,16 @@ def swaps(original: Original) -> Iterator[Case]:
     for index, one in enumerate(segments):
         for other in segments[index + 1 :]:
             changed = {one: _content(original, other), other: _content(original, one)}
-            yield _changed(original, changed, f"swapped {one} and {other}")
-            yield _changed(original, {one: _content(original, other)}, f"{other} in the place of {one}")
-            yield _changed(original, {other: _content(original, one)}, f"{one} in the place of {other}")
+            for story, files in (
+                (f"swapped {one} and {other}", changed),
+                (f"{other} in the place of {one}", {one: _content(original, other)}),
+                (f"{one} in the place of {other}", {other: _content(original, one)}),
+            ):
+                yield _changed(original, files, story, "segments swapped")
         directory = one.rpartition("/")[0]
         for stranger in (f"{directory}/{5:020d}-0000000a.seg", f"{directory}/{10**6:020d}-0000000a.seg"):
-            yield _changed(original, {stranger: _content(original, one)}, f"{one} once more as {stranger}")
+            story = f"{one} once more as {stranger}"
+            yield _changed(original, {stranger: _content(original, one)}, story, "segments swapped")
 
 
 def spoilt_stretches(original: Original, path: str, seed: int, count: int) -> Iterator[Case]:
@@ -171,7 +178,8 @@ def spoilt_stretches(original: Original, path: str, seed: int, count: int) -> It
             (rng.randbytes(size), bytes(size), content[elsewhere : elsewhere + size].ljust(size, b"\1"))
         )
         spoilt = (content[:offset] + filler + content[offset + size :])[: len(content)]
-        yield _changed(original, {path: spoilt}, f"{size} spoilt bytes at {offset} of {path} ({seed})")
+        story = f"{size} spoilt bytes at {offset} of {path} ({seed})"
+        yield _changed(original, {path: spoilt}, story, "stretches spoilt")
 
 
 def _content(original: Original, path: str) -> bytes:
@@ -180,8 +188,8 @@ def _content(original: Original, path: str) -> bytes:
     return content
 
 
-def _changed(original: Original, changed: Mapping[str, bytes], story: str) -> Case:
-    return Case(story, {**original.image, **changed})
+def _changed(original: Original, changed: Mapping[str, bytes], story: str, kind: str) -> Case:
+    return Case(story, {**original.image, **changed}, kind)
 
 
 # Judgement

@@ -111,3 +111,29 @@ def seal_again(store: Path, footer: Footer) -> None:
         crc=before.last_crc,
     )
     target.close()
+
+
+def seal_last(store: Path, footer: Footer) -> None:
+    """A footer for the last segment, as by a writer that died before it named a successor."""
+    end = log_end(store)
+    target = PosixFiles().open(str(log_paths(store)[-1]))
+    ActiveSegment(target, end.header.segment_id, seed_of(end.header.stream_uuid, end.header.segment_id)).seal(
+        end.offset,
+        footer,
+        next_sequence=end.next_sequence,
+        durable_sequence=end.next_sequence,
+        records=end.records,
+        timestamp_us=end.timestamp_us,
+        crc=end.last_crc,
+    )
+    target.close()
+
+
+def spoil_snapshots(log: Path) -> None:
+    """Each header's snapshot becomes something else, under a right checksum."""
+    files = PosixFiles()
+    for segment in sorted(log.iterdir()):
+        file = files.open_to_read(str(segment))
+        header = read_segment_header(file)
+        file.close()
+        overwrite(segment, 0, encode_header(replace(header, snapshot=b"\xc1" * len(header.snapshot)))[0])

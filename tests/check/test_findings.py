@@ -26,6 +26,7 @@ from tests.check.forged import (
     log_paths,
     overwrite,
     seal_again,
+    seal_last,
     state_of,
     stream_path,
 )
@@ -35,20 +36,28 @@ import shardlog.check.store
 from shardlog import Change, InvalidArgument, ShardDescription, StorageFailed, Store
 from shardlog.check import deep, fsck, plan_repair
 from shardlog.check.findings import CODES, Code, table
+from shardlog.check.plan import CannotRepair, LeaveToOpening
+from shardlog.consumer import Consumers
 from shardlog.files.gate import GATE
 from shardlog.files.posix import PosixFile, PosixFiles
 from shardlog.format import values
 from shardlog.format.commit import CONTROL_SHARD
 from shardlog.format.control import encode_controls
 from shardlog.format.identity import encode_identity
+from shardlog.format.lease import LeaseRow
 from shardlog.format.mark import encode_slot, slot_offset
 from shardlog.format.segment import Footer
 from shardlog.log.mark_file import MarkFile
 from shardlog.testing.clock import ManualClock
 from shardlog.testing.images import materialise, read_image
 
+DESIGN = Path(__file__).parents[2] / "engine" / "DESIGN.md"
+
 Damage = Callable[[Path, pytest.MonkeyPatch], Any]
 """Does damage to a store; may return a context within which the check is made."""
+
+WHILE_IT_LASTS = {"index-damaged", "index-wrong", "checkpoint-ahead", "second-opinion"}
+"""Found in a stream in use, or by a broken library: there is nothing to plan."""
 
 CONSTRUCTIONS: dict[str, Damage] = {}
 
@@ -229,6 +238,11 @@ def _(path: Path, _patch: pytest.MonkeyPatch) -> None:
     seal_again(path, Footer([], {0: 1}, None, None))
 
 
+@constructs("footer-unfinished")
+def _(path: Path, _patch: pytest.MonkeyPatch) -> None:
+    seal_last(path, Footer([], {0: 1}, None, None))
+
+
 @constructs("second-opinion")
 def _(path: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deep, "crc32c_independent", lambda content, seed=0: 0)
@@ -316,6 +330,28 @@ def _(path: Path, _patch: pytest.MonkeyPatch) -> Any:
     return store
 
 
+@constructs("consumers-damaged")
+def _(path: Path, _patch: pytest.MonkeyPatch) -> None:
+    with shardlog.open(path) as store:
+        store.stream(NAME).group("g")
+    data = stream_path(path) / "consumers" / "data.mdb"
+    content = data.read_bytes()
+    checksum = content.rindex(b"gg") + 2  # behind the key
+    overwrite(data, checksum, bytes([content[checksum] ^ 1]))
+
+
+@constructs("checkpoint-ahead")
+def _(path: Path, _patch: pytest.MonkeyPatch) -> Any:
+    store = shardlog.open(path)
+    stream = store.stream(NAME)
+    stream.group("g")
+    row = LeaseRow(None, 0, 1, 1, 1, 10**9, False, None)
+    stream._stream.attachment(Consumers).update(
+        lambda rows: rows.put_lease("g", stream.describe().shards[0].shard_id, row)
+    )
+    return store
+
+
 @constructs("ranges-broken")
 def _(path: Path, _patch: pytest.MonkeyPatch) -> None:
     state = state_of(path)
@@ -377,10 +413,29 @@ def _(path: Path, patch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_table_has_a_row_for_each_code() -> None:
-    """It is rendered into the documentation."""
+    """It is in the documentation as it is rendered here, and no other row is there."""
     rows = table().splitlines()
     assert len(rows) == len(CODES) + 2
-    assert all(row.count("|") == 5 for row in rows)
+    assert all(row.count("|") == 6 for row in rows)
+    written = DESIGN.read_text().splitlines()
+    start = written.index(rows[0])
+    assert written[start : start + len(rows) + 1] == [*rows, ""]
+
+
+def test_the_table_says_what_a_repair_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan has an action for each error that the table says can be repaired, and says so of all others."""
+    for name, code in CODES.items():
+        if code.severity == "note" or code.is_operational or name in WHILE_IT_LASTS:
+            continue
+        shutil.rmtree(path)
+        materialise(read_image(str(path.parent / "small")), str(path))
+        CONSTRUCTIONS[name](path, monkeypatch)
+        findings = [finding for finding in fsck(path, deep=True).findings if finding.code == name]
+        actions = [type(action) for action in plan_repair(fsck(path, deep=True)).actions]
+        is_hopeless = code.repair in ("-", "none: salvage")
+        assert findings, name
+        assert (CannotRepair in actions) == is_hopeless, (name, actions)
+        assert is_hopeless or set(actions) - {CannotRepair, LeaveToOpening}, (name, actions)
 
 
 def test_codes_that_lose_records_are_errors() -> None:

@@ -8,35 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.check.busy import append_for_ever
 from tests.check.damage import NAME, SEGMENT_BYTES, Original, append_some, flips, rows_of, settled_findings
 from tests.check.forged import log_paths, overwrite, stream_path
 from tests.support.background import Background, wait_until
-from tests.support.children import Channel, Children
+from tests.support.children import Children
 
 import shardlog
-from shardlog import Change
 from shardlog.check import fsck, plan_repair
 from shardlog.files.gate import GATE, LIVE
 from shardlog.files.posix import PosixFiles
 from shardlog.testing.images import materialise, read_image
-
-
-def append_for_ever(channel: Channel, path: str, who: int, durability: str) -> None:
-    """Runs in a child: appends, now and then expires, and says when it began."""
-    with shardlog.open(path) as store:
-        stream = store.stream(NAME)
-        number = 0
-        while True:
-            ids = [f"{who}-{number}-{index}" for index in range(7)]
-            stream.append([Change.insert(keys={"id": item}, new={"id": item, "text": "x" * 80}) for item in ids],
-                          producer=f"p{who}", position=number)  # fmt: skip
-            number += 1
-            if number % 30 == 0:
-                stream.expire(force=True)
-            if number % 50 == 0 and durability == "os":
-                stream.sync()
-            if number == 1:
-                channel.send("began")
 
 
 @pytest.mark.parametrize("durability", ["fsync", "os"])

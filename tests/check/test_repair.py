@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from tests.check.damage import NAME, Original, append_some, flips, rows_of
-from tests.check.forged import add_segment, log_end, log_paths, overwrite, state_of, stream_path
+from tests.check.forged import add_segment, log_end, log_paths, overwrite, spoil_snapshots, state_of, stream_path
 
 import shardlog
-from shardlog import Change, CorruptLog, Gap, StoreLocked
+from shardlog import Change, CorruptLog, Gap, StorageFailed, StorageFull, StoreLocked
 from shardlog.check import fsck, plan_repair
-from shardlog.check.plan import CannotRepair, GoOnBehind, LeaveToOpening, RecordGaps
+from shardlog.check.findings import stream_of
+from shardlog.check.plan import CannotRepair, GoOnBehind, LeaveToOpening, RecordGaps, SetTailAside
 from shardlog.check.repair import RepairPlan, apply_plan
 from shardlog.clock import SystemClock
 from shardlog.files.posix import PosixFiles
@@ -80,9 +81,14 @@ def remove_identity(path: Path) -> None:
     (path / "STORE").unlink()
 
 
+def tear_tail(path: Path) -> None:
+    """Half a commit that nobody was told of."""
+    overwrite(log_paths(path)[-1], log_end(path).offset, b"half a commit")
+
+
 def everything(path: Path) -> None:
     """All of it at once."""
-    for damage in (damage_block, flip_header, spoil_footer, damage_last_block, spoil_mark, remove_identity):
+    for damage in (tear_tail, damage_block, flip_header, spoil_footer, damage_last_block, spoil_mark, remove_identity):
         damage(path)
 
 
@@ -97,6 +103,7 @@ DAMAGES = (
     spoil_footer,
     spoil_mark,
     remove_identity,
+    tear_tail,
     everything,
 )
 
@@ -136,6 +143,37 @@ def test_a_repair_can_be_killed_at_every_step(path: Path, damage: Damage, small:
         assert set(map(repr, kept)) <= set(map(repr, found)) <= set(map(repr, small.rows))
 
 
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (damage_last_block, StorageFull),
+        (swap_segments, StorageFailed),
+        (tear_tail, StorageFull),
+        (spoil_footer, StorageFull),
+    ],
+)
+def test_a_full_disk_stops_a_repair_and_harms_nothing(path: Path, damage: Damage, error: type[Exception]) -> None:
+    """Whatever cannot be written: the error is told, all that could be read still can be, and later it goes through."""
+    damage(path)
+    damaged = read_image(str(path))
+    kept = {repr(row) for row in rows_of(path)[0] if isinstance(row, tuple)}
+    counting = FailingFiles(PosixFiles())
+    apply_plan(plan_repair(fsck(path)), surroundings(counting))
+    told = 0
+    for step in range(1, counting.changes + 1):
+        materialise(damaged, str(path))
+        files = FailingFiles(PosixFiles(), Fault(lambda: error("made up"), nth=step))
+        try:
+            apply_plan(plan_repair(fsck(path)), surroundings(files))
+        except error:
+            told += 1
+        assert kept <= {repr(row) for row in rows_of(path)[0]}, step
+        repaired(path)
+        assert fsck(path).clean, step
+        assert kept <= {repr(row) for row in rows_of(path)[0]}, step
+    assert told > counting.changes // 2
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_plan_can_be_applied_twice(path: Path, damage: Damage) -> None:
     """The second time it finds everything done and changes nothing that counts."""
@@ -148,7 +186,7 @@ def test_a_plan_can_be_applied_twice(path: Path, damage: Damage) -> None:
     assert fsck(path).clean
 
 
-@pytest.mark.parametrize("damage", DAMAGES[:-1])
+@pytest.mark.parametrize("damage", DAMAGES[:-2])
 def test_no_segment_file_is_changed(path: Path, damage: Damage) -> None:
     """What was in the log is there after a repair, byte for byte: under its name, another name, or in lost+found."""
     damage(path)
@@ -199,14 +237,63 @@ def test_a_sound_store_has_an_empty_plan(path: Path) -> None:
     assert read_image(str(path)) == before
 
 
-def test_a_torn_tail_is_left_to_opening(path: Path) -> None:
-    """The plan shows what the next opening will do by itself."""
-    overwrite(log_paths(path)[-1], log_end(path).offset, b"half a commit")
+@pytest.mark.parametrize("disabled", [False, True])
+def test_a_torn_tail_is_set_aside(path: Path, small: Original, disabled: bool) -> None:
+    """A clean store, and yet there is something to do: its bytes go to lost+found, and the note with them."""
+    if disabled:
+        with shardlog.open(path) as store:
+            store.disable_stream(NAME)
+    tear_tail(path)
     report = fsck(path)
     assert report.clean
     plan = plan_repair(report)
+    assert [type(action) for action in plan.actions] == [SetTailAside]
+    plan.apply()
+    assert fsck(path, deep=True).findings == ()
+    kept = [file.read_bytes() for file in (stream_path(path) / "lost+found").iterdir() if file.suffix != ".json"]
+    assert [content.rstrip(b"\0") for content in kept] == [b"half a commit"]
+    assert tuple(rows_of(path)[0]) == small.rows
+
+
+def test_what_opening_does_is_left_to_it(path: Path) -> None:
+    """The plan shows what the next opening will do by itself."""
+    (stream_path(path) / "log" / "00000000000000000500-00000009.seg.tmp").touch()
+    plan = plan_repair(fsck(path))
     assert [type(action) for action in plan.actions] == [LeaveToOpening]
     assert not plan.changes_anything
+
+
+def three_streams(place: Path) -> dict[str, Path]:
+    """A store of streams a, b and c; the first segment of each."""
+    shutil.rmtree(place, ignore_errors=True)
+    with shardlog.open(place) as store:
+        for name in ("a", "b", "c"):
+            append_some(store.create_stream(name, segment_bytes=16384, retention=None), 60, 90)
+    return {name: min((place / "streams" / name).glob("*/log/*.seg")) for name in ("a", "b", "c")}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_stream_that_cannot_be_repaired_keeps_no_other_from_it(place: Path, told: bool) -> None:
+    """Its snapshots have right checksums and cannot be read: it is told as failed, and left; the others are clean."""
+    segments = three_streams(place)
+    for segment in segments.values():
+        overwrite(segment, 6000, b"\xff" * 20)
+    spoil_snapshots(segments["a"].parent)
+    plan = plan_repair(fsck(place))
+    failures: list[tuple[str, Exception]] = []
+    if told:
+        plan.apply(failed=lambda *failure: failures.append(failure))
+        assert [(path, type(error)) for path, error in failures] == [(str(segments["a"].parent.parent), CorruptLog)]
+    else:
+        with pytest.raises(CorruptLog):
+            plan.apply()
+    left = fsck(place)
+    assert {stream_of(finding.path) for finding in left.findings if finding.severity == "error"} == {
+        str(segments["a"].parent.parent)
+    }
+    with shardlog.open(place) as store:
+        for name in ("b", "c"):
+            assert len([row for row in store.stream(name).read(on_damage="gap") if isinstance(row, Gap)]) == 1
 
 
 def test_a_stream_in_use_is_not_repaired(path: Path) -> None:
@@ -307,14 +394,9 @@ def test_errors_of_the_engine_itself_are_not_repaired(path: Path) -> None:
 
 def test_several_streams_are_repaired_at_once(place: Path) -> None:
     """Each with its own gaps; what is not damaged is not touched."""
-    shutil.rmtree(place, ignore_errors=True)
-    with shardlog.open(place) as store:
-        for name in ("a", "b", "c"):
-            stream = store.create_stream(name, segment_bytes=16384, retention=None)
-            append_some(stream, 60, 90)
+    segments = three_streams(place)
     for name in ("a", "c"):
-        (first, *_) = sorted((place / "streams" / name).glob("*/log/*.seg"))
-        overwrite(first, 6000, b"\xff" * 20)
+        overwrite(segments[name], 6000, b"\xff" * 20)
     untouched = {path: path.read_bytes() for path in (place / "streams/b").glob("*/log/*.seg")}
     report = fsck(place)
     assert len(report.lost) == 2

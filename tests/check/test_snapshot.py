@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.check.busy import append_for_ever
 from tests.check.damage import NAME, SEGMENT_BYTES, append_some, new_stream, rows_of, settled_findings
 from tests.check.forged import log_paths, overwrite, stream_path
+from tests.support.children import Children
 
 import shardlog
 from shardlog import Change, CorruptLog, InvalidArgument, StorageFull, Stream
 from shardlog.check import fsck, plan_repair
 from shardlog.files.posix import PosixFile
-from shardlog.testing.images import read_image
+from shardlog.testing.images import materialise, read_image
 
 
 @pytest.fixture
@@ -54,15 +56,18 @@ def test_it_is_a_store_of_its_own(source: Path, dest: Path) -> None:
     assert fsck(dest, deep=True).findings == ()
 
 
-def test_sealed_segments_are_linked(source: Path, dest: Path) -> None:
-    """They take no space; what is written to later is copied."""
-    take(source, dest)
-    linked = [ours.samefile(theirs) for ours, theirs in zip(log_paths(source), log_paths(dest), strict=True)]
-    assert linked == [True, True, False]
-    take(source, dest.parent / "other", copies=True)
-    assert not any(
-        ours.samefile(theirs) for ours, theirs in zip(log_paths(source), log_paths(dest.parent / "other"), strict=True)
-    )
+def is_shared(source: Path, dest: Path) -> list[bool]:
+    """Which segments are the same file under two names."""
+    return [ours.samefile(theirs) for ours, theirs in zip(log_paths(source), log_paths(dest), strict=True)]
+
+
+def test_sealed_segments_are_linked_on_request(source: Path, dest: Path) -> None:
+    """They take no space then; what is written to later is copied. Otherwise nothing is shared, and no link is left."""
+    take(source, dest, links=True)
+    assert is_shared(source, dest) == [True, True, False]
+    take(source, dest.parent / "other")
+    assert is_shared(source, dest.parent / "other") == [False, False, False]
+    assert [path.stat().st_nlink for path in log_paths(source)] == [2, 2, 1]
     shutil.rmtree(dest.parent / "other")
 
 
@@ -73,16 +78,16 @@ def test_where_links_fail_segments_are_copied(source: Path, dest: Path, monkeypa
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    take(source, dest)
+    take(source, dest, links=True)
     assert fsck(dest, deep=True).findings == ()
     assert rows_of(dest) == rows_of(source)
-    assert not any(ours.samefile(theirs) for ours, theirs in zip(log_paths(source), log_paths(dest), strict=True))
+    assert is_shared(source, dest) == [False, False, False]
 
 
-@pytest.mark.parametrize("copies", [False, True])
-def test_each_goes_on_without_the_other(source: Path, dest: Path, copies: bool) -> None:
+@pytest.mark.parametrize("links", [False, True])
+def test_each_goes_on_without_the_other(source: Path, dest: Path, links: bool) -> None:
     """Appends, expiry, repair and deletion on one side do not touch the other."""
-    take(source, dest, copies=copies)
+    take(source, dest, links=links)
     rows = rows_of(dest)
     with shardlog.open(source) as store:
         stream = store.stream(NAME)
@@ -101,7 +106,7 @@ def test_each_goes_on_without_the_other(source: Path, dest: Path, copies: bool) 
 
 def test_a_repair_of_one_does_not_touch_a_linked_segment_of_the_other(source: Path, dest: Path) -> None:
     """A sealed segment's footer is put right in a new file: the other name keeps the old bytes."""
-    take(source, dest)
+    take(source, dest, links=True)
     shared = log_paths(source)[0]
     overwrite(shared, shared.stat().st_size - 40, b"\xff" * 40)
     before = log_paths(dest)[0].read_bytes()
@@ -112,25 +117,45 @@ def test_a_repair_of_one_does_not_touch_a_linked_segment_of_the_other(source: Pa
     assert fsck(dest, deep=True).clean
 
 
-@pytest.mark.parametrize("copies", [False, True])
-def test_damage_of_either_leaves_the_other_good(source: Path, dest: Path, copies: bool) -> None:
-    """Files lost, cut or replaced, and bits flipped in all that is not shared: with copies, that is everything."""
-    take(source, dest, copies=copies)
+@pytest.mark.parametrize("kind", ["flipped", "cut", "gone", "replaced"])
+@pytest.mark.parametrize("links", [False, True])
+def test_damage_of_either_leaves_the_other_good(source: Path, dest: Path, links: bool, kind: str) -> None:
+    """Whatever happens to any file of one. Bytes that are shared on request are damaged, and told, in both."""
+    take(source, dest, links=links)
     images = {each: dict(read_image(str(each), without="index")) for each in (source, dest)}
     rows = rows_of(source)
     for damaged, other in ((source, dest), (dest, source)):
-        own = [name for name in images[damaged] if name.endswith((".seg", "MARK", "STORE"))]
-        for name in own:
+        for name in (name for name in images[damaged] if name.endswith((".seg", "MARK", "STORE"))):
             file, twin = damaged / name, other / name
-            if twin.exists() and file.samefile(twin):
-                file.unlink()
+            shared = twin.exists() and file.samefile(twin)
+            do_damage(file, kind)
+            assert not fsck(damaged).clean, name
+            if shared and kind in ("flipped", "cut"):
+                assert not fsck(other).clean, name
             else:
-                overwrite(file, min(4200, file.stat().st_size - 1), b"\xfe")
-        assert not fsck(damaged).clean
-        assert fsck(other, deep=True).findings == ()
-        assert rows_of(other) == rows
-        shutil.rmtree(damaged)
-        shutil.copytree(other, damaged)
+                assert fsck(other, deep=True).findings == (), name
+                assert rows_of(other) == rows
+            for each in (damaged, other):
+                materialise(images[each], str(each))
+            if links:
+                shutil.rmtree(dest)
+                take(source, dest, links=True)
+                images[dest] = dict(read_image(str(dest), without="index"))
+
+
+def do_damage(file: Path, kind: str) -> None:
+    """In place, or to the name alone."""
+    content = file.read_bytes()
+    where = min(4200, len(content) - 3)
+    spoilt = content[:where] + bytes([content[where] ^ 0x10]) + content[where + 1 :]
+    if kind == "flipped":
+        overwrite(file, 0, spoilt)
+    elif kind == "cut":
+        os.truncate(file, where)
+    else:
+        file.unlink()
+        if kind == "replaced":
+            file.write_bytes(spoilt)
 
 
 def test_taken_under_load_it_holds_a_prefix(scratch: Path, dest: Path) -> None:
@@ -174,6 +199,36 @@ def test_taken_under_load_it_holds_a_prefix(scratch: Path, dest: Path) -> None:
             ended.set()
             for thread in threads:
                 thread.join()
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_what_several_processes_append_is_there_up_to_a_point(
+    scratch: Path, dest: Path, children: Children, links: bool
+) -> None:
+    """A snapshot is a prefix of what the stream holds in the end, and has all that was acknowledged before it."""
+    path = scratch / "load"
+    shutil.rmtree(path, ignore_errors=True)
+    with shardlog.open(path) as store:
+        stream = new_stream(store, shards=2)
+        writers = [children.start(append_for_ever, str(path), who, "fsync") for who in range(2)]
+        for writer in writers:
+            assert writer.receive() == "began"
+        prefixes = []
+        for _ in range(4):
+            acknowledged = stream.append([Change.insert(keys={"id": 0}, new={"id": 0})]).sequences[0]
+            stream.snapshot(dest, links=links)
+            assert fsck(dest, deep=True).findings == ()
+            rows, error = rows_of(dest)
+            assert error is None
+            assert any(isinstance(row, tuple) and row[0] == acknowledged for row in rows)
+            prefixes.append(rows)
+            shutil.rmtree(dest)
+        for writer in writers:
+            writer.kill()
+    rows, error = rows_of(path)
+    assert error is None
+    for prefix in prefixes:
+        assert prefix == rows[: len(prefix)]
 
 
 def test_a_read_only_source_will_do(source: Path, dest: Path) -> None:

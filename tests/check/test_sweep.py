@@ -6,7 +6,8 @@ every length. `damage.judge` says what must hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from tests.check.damage import (
     swaps,
     truncations,
 )
+from tests.check.sweeping import REPAIRS, Sweep, sweep_here, sweep_together
+from tests.support.tally import Figure, Tally
 
 from shardlog import Change, Gap, Store
 from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES, MAGIC_BYTES, padded
@@ -52,15 +55,30 @@ def nested(scratch: Path, tiny: Original) -> Original:
     return original_of(scratch / "nested", fill)
 
 
-def sweep(original: Original, cases: Iterable[Case], place: Path, repair_every: int = 1) -> int:
-    """Judge all cases, and the repair of every so many; how many there were."""
-    count = 0
-    for case in cases:
-        report = judge(original, case, place)
-        count += 1
-        if not report.clean and count % repair_every == 0:
-            judge_repair(original, case, place, report)
-    return count
+NewSweep = Callable[..., int]
+
+
+@pytest.fixture
+def sweep(tally: Tally) -> NewSweep:
+    """Judges all cases, and the repair of every so many; how many there were. The first loss ends it."""
+    return partial(counted, tally, sweep_here)
+
+
+@pytest.fixture
+def long_sweep(tally: Tally) -> NewSweep:
+    """The same on all processors."""
+    return partial(counted, tally, sweep_together)
+
+
+def counted(
+    tally: Tally, judge_all: Sweep, original: Original, cases: Iterable[Case], place: Path, repair_every: int = 1
+) -> int:
+    """Judge cases, and count."""
+    tally.add(Figure.LOSSES, "damage")  # until the end is reached
+    counts = judge_all(original, cases, place, repair_every)
+    tally.add(Figure.LOSSES, "damage", -1)
+    tally.add_all(Figure.DAMAGE, counts)
+    return counts.total() - counts[REPAIRS]
 
 
 def file_of(original: Original, name: str) -> str:
@@ -88,14 +106,14 @@ def structure(original: Original, path: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_so_many_bits(small: Original, place: Path, name: str, seed: int) -> None:
+def test_every_so_many_bits(small: Original, place: Path, name: str, seed: int, sweep: NewSweep) -> None:
     """Flipped bits in every file of a store of three segments."""
     path = file_of(small, name)
     size = len(small.image[path] or b"")
     assert sweep(small, flips(small, path, range(seed % STEP, size, STEP)), place, 5) >= size // STEP
 
 
-def test_every_byte_of_structure(tiny: Original, place: Path) -> None:
+def test_every_byte_of_structure(tiny: Original, place: Path, sweep: NewSweep) -> None:
     """Flipped bits in every header and directory of a segment."""
     offsets = list(structure(tiny, tiny.segments[0]))
     assert len(offsets) > 600
@@ -103,7 +121,7 @@ def test_every_byte_of_structure(tiny: Original, place: Path) -> None:
     assert sweep(tiny, cases, place, 40) == len(offsets)
 
 
-def test_the_end_of_a_sealed_segment(small: Original, place: Path) -> None:
+def test_the_end_of_a_sealed_segment(small: Original, place: Path, sweep: NewSweep) -> None:
     """Flipped bits in every byte of footer and trailer."""
     path = small.segments[0]
     content = small.image[path]
@@ -113,38 +131,41 @@ def test_the_end_of_a_sealed_segment(small: Original, place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_so_many_lengths(small: Original, place: Path, name: str, seed: int) -> None:
+def test_so_many_lengths(small: Original, place: Path, name: str, seed: int, sweep: NewSweep) -> None:
     """Files that end early."""
     path = file_of(small, name)
     step = 5 * STEP
     sweep(small, truncations(small, path, range(seed % step, len(small.image[path] or b""), step)), place)
 
 
-def test_files_that_are_gone(small: Original, tiny: Original, place: Path) -> None:
+@pytest.mark.whole
+def test_files_that_are_gone(small: Original, tiny: Original, place: Path, sweep: NewSweep) -> None:
     """Each file of a store, removed."""
     assert sweep(small, deletions(small), place) == 8
     assert sweep(tiny, deletions(tiny), place) == 6
 
 
-def test_segments_under_other_names(small: Original, tiny: Original, place: Path) -> None:
+@pytest.mark.whole
+def test_segments_under_other_names(small: Original, tiny: Original, place: Path, sweep: NewSweep) -> None:
     """Swapped, doubled, in each other's place: renaming them back loses nothing that is there."""
     assert sweep(small, swaps(small), place) == 15
     assert sweep(tiny, swaps(tiny), place) == 2
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_stretches_of_garbage(small: Original, place: Path, name: str, seed: int) -> None:
+def test_stretches_of_garbage(small: Original, place: Path, name: str, seed: int, sweep: NewSweep) -> None:
     """Sectors and single bytes that hold garbage, zeros or other parts of the file."""
     sweep(small, spoilt_stretches(small, file_of(small, name), seed, 15), place)
 
 
-def test_segments_stored_as_data(nested: Original, place: Path, seed: int) -> None:
+def test_segments_stored_as_data(nested: Original, place: Path, seed: int, sweep: NewSweep) -> None:
     """Bytes of a segment within a record never pass for commits, whatever happens to the bytes around them."""
     (path,) = nested.segments
     sweep(nested, flips(nested, path, range(seed % 61, 16384, 61)), place, 7)
     sweep(nested, spoilt_stretches(nested, path, seed, 30), place)
 
 
+@pytest.mark.control("damage")
 def test_the_judge_can_fail(small: Original, place: Path) -> None:
     """A control: a changed record under right checksums, and a reader that is told nothing, are not let through."""
     other = original_of(place.parent / "other", lambda store: append_some(new_stream(store, shards=2), 70, 80))
@@ -173,37 +194,31 @@ def test_readers_go_on_behind_damage(small: Original, place: Path) -> None:
 
 @pytest.mark.torture
 @pytest.mark.parametrize("name", FILES)
-def test_every_bit_position(small: Original, place: Path, name: str) -> None:
+def test_every_bit_position(small: Original, place: Path, name: str, long_sweep: NewSweep) -> None:
     """A flipped bit in every byte of every file; the repair of every eleventh."""
     path = file_of(small, name)
     size = len(small.image[path] or b"")
-    count = sweep(small, flips(small, path, range(size)), place, 11)
-    print(f"{count} bits of {name} flipped, none unseen")
-    assert count == size
+    assert long_sweep(small, flips(small, path, range(size)), place, 11) == size
 
 
 @pytest.mark.torture
-def test_every_byte_of_the_only_segment(tiny: Original, nested: Original, place: Path) -> None:
+def test_every_byte_of_the_only_segment(tiny: Original, nested: Original, place: Path, long_sweep: NewSweep) -> None:
     """The same for a stream of one segment, and for one that holds segments as data, each with its repair."""
     for original in (tiny, nested):
-        count = sweep(original, flips(original, original.segments[0], range(16384)), place, 5)
-        print(f"{count} bits of a single segment flipped, none unseen")
-        assert count == 16384
+        assert long_sweep(original, flips(original, original.segments[0], range(16384)), place, 5) == 16384
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("name", FILES)
-def test_every_length(small: Original, place: Path, name: str) -> None:
+def test_every_length(small: Original, place: Path, name: str, long_sweep: NewSweep) -> None:
     """Every file cut at every length."""
     path = file_of(small, name)
     size = len(small.image[path] or b"")
-    count = sweep(small, truncations(small, path, range(size)), place, 11)
-    print(f"{name} cut at {count} lengths")
-    assert count == size
+    assert long_sweep(small, truncations(small, path, range(size)), place, 11) == size
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("name", FILES)
-def test_many_stretches_of_garbage(small: Original, place: Path, name: str, seed: int) -> None:
+def test_many_stretches_of_garbage(small: Original, place: Path, name: str, seed: int, long_sweep: NewSweep) -> None:
     """The same as the short form, many times."""
-    assert sweep(small, spoilt_stretches(small, file_of(small, name), seed, 2000), place, 3) == 2000
+    assert long_sweep(small, spoilt_stretches(small, file_of(small, name), seed, 2000), place, 3) == 2000

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tests.faults.devices import LoopDisk, why_no_power_cuts
 from tests.faults.machine import MOMENTS, Cut, Machine
-from tests.faults.tally import Tally
 from tests.faults.writer import Plan
 from tests.support.children import Children
+from tests.support.tally import Figure, Tally
 
 from shardlog.files.protocol import Site
 
@@ -51,8 +51,8 @@ def cut_again_and_again(machine: Machine, cuts: list[Cut], tally: Tally) -> None
     """Cut the power as often as told, and fail at the first loss."""
     for number, cut in enumerate(cuts):
         violations = machine.survive(cut)
-        tally.power_cuts[cut.moment] += 1
-        tally.losses += len(violations)
+        tally.add(Figure.POWER_CUTS, cut.moment)
+        tally.add(Figure.LOSSES, "power cuts", len(violations))
         assert not violations, f"cut {number}, {cut}:\n    " + "\n    ".join(violations[:20])
 
 
@@ -84,6 +84,7 @@ def test_a_power_cut_before_every_step(new_machine: NewMachine, tally: Tally, le
     cut_again_and_again(machine, [Cut("a step", step, 1) for step in range(1, 60)], tally)
 
 
+@pytest.mark.control("power cuts")
 @pytest.mark.parametrize(
     ("level", "left_out"),
     [
@@ -104,6 +105,6 @@ def test_without_a_sync_something_is_lost(
     for _ in range(CONTROL_CUTS_MAX):
         violations = machine.survive(Cut.drawn(source, "appending"), frozenset(left_out))
         if violations:
-            tally.losses_of_controls += len(violations)
+            tally.add(Figure.LOSSES_OF_CONTROLS, "power cuts", len(violations))
             return
     pytest.fail(f"{CONTROL_CUTS_MAX} power cuts broke no promise although these were not synced: {sorted(left_out)}")

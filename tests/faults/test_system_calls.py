@@ -20,9 +20,9 @@ from tests.faults.sweep import (
     recovery_workloads,
     run_all,
 )
-from tests.faults.tally import Tally
 from tests.faults.tracing import Injection, why_not
 from tests.support.children import Children
+from tests.support.tally import Figure, Tally
 
 WORKLOADS = 9
 SAMPLE = 120
@@ -71,13 +71,24 @@ def sweep(cases: Sequence[Case], place: Path, tally: Tally) -> None:
         cases = [case for case in cases if str(case) == wanted]
 
     def take_down(case: Case, outcome: Outcome) -> None:
-        tally.add_injection(case.injection, outcome.struck)
-        tally.losses += len(outcome.violations)
+        count(tally, case.injection, outcome.struck)
+        tally.add(Figure.LOSSES, "system calls", len(outcome.violations))
         if case.cuts_power:
-            tally.power_cuts["after a failure"] += 1
+            tally.add(Figure.POWER_CUTS, "after a failure")
 
     failed = run_all(cases, place, take_down, WORKERS)
     assert not failed, f"{len(failed)} of {len(cases)} cases:\n" + "\n".join(failed)
+
+
+def count(tally: Tally, injection: Injection, struck: Sequence[str]) -> None:
+    """Count a run in which an injection struck at files of some kinds, or at none."""
+    tally.add(Figure.RUNS, number=bool(struck))
+    for kind in struck:
+        tally.add(Figure.FILES, kind)
+        if injection.fault == "KILL":
+            tally.add(Figure.KILLED, injection.call)
+        else:
+            tally.add(Figure.FAILED, f"{injection.call} {injection.fault}")
 
 
 def sample(cases: Iterable[Case], size: int, seed: int) -> Cases:
@@ -123,6 +134,7 @@ def test_every_sync_that_fails_before_a_power_cut(
     sweep(of_each(power_cut_cases, workloads, counts), place, tally)
 
 
+@pytest.mark.control("system calls")
 @pytest.mark.parametrize(
     ("body", "injections"),
     [
@@ -143,4 +155,4 @@ def test_a_broken_promise_is_caught(
 
     run_all([Case(liar, injection, "none") for injection in injections], place, take_down, WORKERS)
     assert caught
-    tally.losses_of_controls += len(caught)
+    tally.add(Figure.LOSSES_OF_CONTROLS, "system calls", len(caught))

@@ -68,6 +68,8 @@ def test_short_reads_and_writes_go_on(file: File, monkeypatch: pytest.MonkeyPatc
         ("open", lambda file, path: FILES.create(path + "-new")),
         ("open", lambda file, path: FILES.open(path)),
         ("open", lambda file, path: FILES.open_lock(path)),
+        ("open", lambda file, path: FILES.open_to_read(path)),
+        ("fstat", lambda file, path: FILES.open_to_read(path)),
         ("mkdir", lambda file, path: FILES.make_directory(path + "-new")),
         ("rename", lambda file, path: FILES.rename(path, path + "-new")),
         ("unlink", lambda file, path: FILES.unlink(path)),
@@ -125,6 +127,18 @@ def test_files_do_not_leak_into_children(file: File, path: str) -> None:
     assert not any(os.get_inheritable(descriptor) for descriptor in ours)
     lock.close()
     reader.close()
+
+
+def test_a_file_that_turns_out_unreadable_is_closed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk fails between opening it and looking at it, no descriptor is left."""
+    FILES.create(path).close()
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fstat", _failing(errno.EIO))
+    with pytest.raises(StorageFailed) as failure:
+        FILES.open_to_read(path)
+    monkeypatch.undo()
+    del failure
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_file_that_is_dropped_is_closed(path: str) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.check.damage import NAME, append_some, new_stream
-from tests.check.forged import log_paths, overwrite, stream_path
+from tests.check.forged import log_end, log_paths, overwrite, spoil_snapshots, stream_path
 from tests.tools.commands import Outcome, run_process
 
 import shardlog
+from shardlog.format.identity import encode_identity
 from shardlog.testing.images import read_image
 
 Command = Callable[..., Outcome]
@@ -145,6 +148,114 @@ def test_json_says_the_same(command: Command, filled: Path) -> None:
     assert repaired["plan"]
     assert repaired["after"]["clean"]
     assert repaired["exit_status"] == outcome.status == 65
+
+
+def unknown_version(store: Path) -> None:
+    """STORE as a later release would write it, which this one cannot judge."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shardlog.format.identity.STORE_FORMAT", 2)
+        content = encode_identity(bytes(16))
+    (store / "STORE").write_bytes(content)
+
+
+def lose_mark(store: Path) -> None:
+    """An error that costs no record."""
+    (stream_path(store) / "MARK").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damages", "found", "repaired"),
+    [
+        ((), 0, 0),
+        ((lose_mark,), 4, 1),
+        ((damage,), 4 + 64, 1 + 64),
+        ((unknown_version,), 8, 8),
+        ((unknown_version, lose_mark), 4 + 8, 1 + 8),
+        ((unknown_version, damage, lose_mark), 4 + 8 + 64, 1 + 8 + 64),
+    ],
+)
+def test_the_exit_status_is_a_sum(
+    command: Command, filled: Path, damages: tuple[Callable[[Path], None], ...], found: int, repaired: int
+) -> None:
+    """Each part by itself: 4 errors left, 8 not checked, 64 records lost; 1 where a repair corrected something."""
+    for each in damages:
+        each(filled)
+    assert command("fsck", filled).status == found
+    assert command("fsck", filled, "--repair", "--yes").status == repaired
+    assert command("fsck", filled).status == repaired & 8
+
+
+def test_a_repair_in_part_says_what_is_left(command: Command, filled: Path) -> None:
+    """1 corrected, 4 left, 8 for the stream whose repair failed, 64 lost: the other stream is whole again."""
+    with shardlog.open(filled) as opened:
+        append_some(opened.create_stream("other", segment_bytes=16384, retention=None), 60, 90)
+    (log,) = filled.glob("streams/other/*/log")
+    overwrite(min(log.iterdir()), 6000, b"\xff" * 20)
+    spoil_snapshots(log)
+    log_of_first = min(filled.glob(f"streams/{NAME}/*/log"))
+    overwrite(min(log_of_first.iterdir()), 6000, b"\xff" * 20)
+    outcome = command("fsck", filled, "--repair", "--yes")
+    assert outcome.status == 1 + 4 + 8 + 64
+    assert f"failed: {log.parent}: " in outcome.talk
+    assert "repaired in part" in outcome.data
+    assert "left: error: state-wrong: " in outcome.data
+    again = command("fsck", filled, "--repair", "--yes", "--json")
+    assert again.status == again.json()["exit_status"]
+    assert [failure["error"] for failure in again.json()["failed"]] == ["CorruptLog"]
+    assert command("fsck", log_of_first.parent).status == 0
+
+
+def test_what_cannot_be_repaired_is_told(command: Command, filled: Path) -> None:
+    """No plan that would change anything: nothing is asked, the status is the check's, and salvage is named."""
+    for segment in log_paths(filled):
+        overwrite(segment, 0, b"\xff" * 4096)
+    before = read_image(str(filled))
+    outcome = command("fsck", filled, "--repair", "--yes")
+    assert outcome.status == 4 + 64
+    assert "cannot be repaired" in outcome.data
+    assert "salvage" in outcome.talk
+    assert read_image(str(filled)) == before
+
+
+def test_a_torn_tail_is_set_aside_on_request(command: Command, filled: Path) -> None:
+    """Only a note, so the status is 0; with --repair it goes to lost+found."""
+    overwrite(log_paths(filled)[-1], log_end(filled).offset, b"half a commit")
+    assert command("fsck", filled).status == 0
+    outcome = command("fsck", filled, "--repair", "--yes")
+    assert outcome.status == 0
+    assert "set the torn tail aside" in outcome.data
+    assert command("fsck", filled).data == f"{filled}: clean, 0 notes\n"
+
+
+def test_lost_and_found_is_known_everywhere(command: Command, filled: Path) -> None:
+    """Repairs make it in a store and in a stream; a file system's own root has one, too."""
+    for path in (filled, filled / "streams", stream_path(filled)):
+        (path / "lost+found").mkdir()
+    assert command("fsck", filled).data == f"{filled}: clean, 0 notes\n"
+
+
+class _Screen(io.StringIO):
+    """A terminal that keeps all that was written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("words", [(), ("--deep",), ("--json",)])
+def test_a_bar_is_drawn_on_a_terminal(
+    command: Command, filled: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Percent, MiB and MiB/s while the check takes long, gone when it ends; the data is the same."""
+    expected = command("fsck", filled, *words).data
+    screen = _Screen()
+    monkeypatch.setattr("shardlog_tools.output._PROGRESS_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("shardlog_tools.output._PROGRESS_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("sys.stderr", screen)
+    assert command("fsck", filled, *words).data == expected
+    drawn = screen.getvalue()
+    assert re.search(r"\[=+ +\] +\d+%  [\d,]+ MiB, [\d,]+/s", drawn)
+    assert "100%" in drawn
+    assert drawn.endswith("\r\x1b[K")
 
 
 @pytest.mark.parametrize("words", [(), ("--nothing",), ("store", "--repair", "more")])

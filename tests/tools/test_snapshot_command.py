@@ -57,7 +57,9 @@ def test_a_snapshot_is_a_store(command: Command, filled: Path, dest: Path) -> No
     assert outcome.json()["records"] == 210
     assert rows_of(dest) == rows_of(filled)
     assert command("fsck", dest, "--deep").status == 0
-    assert command("snapshot", filled, NAME, dest.parent / "other", "--copy").status == 0
+    assert not log_paths(dest)[0].samefile(log_paths(filled)[0])
+    assert command("snapshot", filled, NAME, dest.parent / "other", "--link").status == 0
+    assert log_paths(dest.parent / "other")[0].samefile(log_paths(filled)[0])
 
 
 def test_a_snapshot_of_a_store_in_use(filled: Path, dest: Path) -> None:
@@ -196,6 +198,67 @@ def test_streams_that_do_not_open_are_salvaged(command: Command, filled: Path, d
     assert [row[1] for row in images(dest)] == [row[1] for row in rows]
     assert fsck(dest, deep=True).findings == ()
     assert ("guessed" in outcome.data) == (what == "headers")
+
+
+@pytest.mark.parametrize("what", ["nothing", "a file", "another directory"])
+def test_what_is_no_store_is_not_copied_nor_called_good(command: Command, tmp_path: Path, what: str) -> None:
+    """Wrong use: a scrub that says "all good" of nothing, and an empty copy, would be lies."""
+    source = tmp_path / "source"
+    if what == "a file":
+        source.touch()
+    elif what == "another directory":
+        source.mkdir()
+    for words in (("scrub", source, "--once"), ("salvage", source, tmp_path / "dest")):
+        outcome = command(*words)
+        assert outcome.status == 2
+        assert what in outcome.talk
+    assert not (tmp_path / "dest").exists()
+
+
+def test_one_stream_is_salvaged_and_scrubbed(command: Command, filled: Path, dest: Path) -> None:
+    """By its directory, wherever that is: its log tells its name."""
+    moved = dest.parent / "moved"
+    stream_path(filled).rename(moved)
+    assert command("scrub", moved, "--once", "--rate", "none").status == 0
+    outcome = command("salvage", moved, dest)
+    assert outcome.status == 0
+    assert outcome.data.startswith(f"{NAME} ")
+    assert len(images(dest)) == 210
+
+
+def test_a_source_is_not_written_into(command: Command, filled: Path) -> None:
+    """A copy within the store that is copied, by whatever path, is refused."""
+    before = read_image(str(filled))
+    (filled.parent / "link").symlink_to(filled)
+    for inside in (filled / "copy", filled / "streams" / "copy", filled.parent / "link" / "copy"):
+        assert command("salvage", filled, inside).status == 2
+        assert command("snapshot", filled, NAME, inside).status == 1
+    assert {name for name in read_image(str(filled)) if "index" not in name} == {
+        name for name in before if "index" not in name
+    }
+
+
+def test_a_salvage_that_fails_leaves_nothing(
+    command: Command, filled: Path, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is there whole or not at all."""
+
+    def full(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shardlog_tools.salvage._sync", full)
+    assert command("salvage", filled, dest).status == 1
+    assert not list(dest.parent.glob("dest*"))
+
+
+def test_what_cannot_be_seen_is_told(command: Command, filled: Path, dest: Path) -> None:
+    """A stream whose names cannot be listed, and one without a log: the copy is not said to be whole."""
+    (filled / "streams" / "file").symlink_to("file")
+    (filled / "streams" / "bare" / "2026-01-01T00:00:00.000").mkdir(parents=True)
+    outcome = command("salvage", filled, dest)
+    assert outcome.status == 1
+    assert "210 records copied" in outcome.data
+    assert "nothing of it can be read" in outcome.data
 
 
 def test_salvage_makes_a_new_store_only(command: Command, filled: Path, dest: Path) -> None:

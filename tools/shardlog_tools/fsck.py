@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import shardlog
 from shardlog import InvalidArgument, RepairPlan, Report, ShardlogError
-from shardlog.check.findings import CORRECTED, ERRORS_LEFT, OPERATIONAL, USAGE
+from shardlog.check.findings import CLEAN, CORRECTED, OPERATIONAL, RECORDS_LOST, USAGE
 from shardlog_tools.arguments import Subparsers
 from shardlog_tools.descriptions import finding_as_json
 from shardlog_tools.output import CommandFailed, Output
@@ -48,10 +48,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
         raise CommandFailed("nobody to ask whether to repair: say --yes", USAGE_STATUS)
     try:
         report = _checked(args, output)
-        if not args.repair or report.clean:
+        plan = shardlog.plan_repair(report) if args.repair else None
+        if plan is None or (report.clean and not plan.changes_anything):
             _show(report, None, output)
             return report.exit_status
-        return _repaired(args, report, output)
+        return _repaired(args, report, plan, output)
     except InvalidArgument as error:
         raise CommandFailed(str(error), USAGE_STATUS) from error
     except (ShardlogError, OSError) as error:
@@ -70,34 +71,51 @@ def _checked(args: argparse.Namespace, output: Output) -> Report:
         progress.clear()
 
 
-def _repaired(args: argparse.Namespace, report: Report, output: Output) -> int:
-    plan = shardlog.plan_repair(report)
-    if not output.as_json:
+def _repaired(args: argparse.Namespace, report: Report, plan: RepairPlan, output: Output) -> int:
+    if not output.as_json or not plan.changes_anything:
         _show(report, plan, output)
     if not plan.changes_anything:
-        if output.as_json:
-            _show(report, plan, output)
-        output.say("nothing that a repair could do")
+        output.say("nothing that a repair could do; what is good can be copied: shardlog salvage STORE DEST")
         return report.exit_status
-    if not args.yes and not _confirmed(output):
+    if not args.yes and not _confirmed(plan, output):
         raise CommandFailed("not confirmed, nothing changed", report.exit_status)
-    plan.apply(lambda action: output.say(f"done: {action}"))
+    failures: list[tuple[str, Exception]] = []
+    plan.apply(lambda action: output.say(f"done: {action}"), lambda *failure: failures.append(failure))
+    for path, error in failures:
+        output.say(f"failed: {path}: {error}")
     after = _checked(args, output)
-    lost = after.lost or report.lost
-    status = CORRECTED | after.exit_status | (report.exit_status & ~ERRORS_LEFT & ~OPERATIONAL)
+    status = _status(report, after, bool(failures))
     if output.as_json:
-        output.object(_as_json(report, plan) | {"after": _as_json(after, None), "exit_status": status})
-    else:
-        for finding in after.findings:
-            if finding.severity == "error":
-                output.line(f"left: {finding}")
-        output.line("repaired" if after.clean else "repaired in part; for the rest: shardlog salvage STORE DEST")
-        if lost:
-            output.line("readers get CorruptLog, or a Gap, for the lost records, and can go on behind them")
+        failed = [{"path": path, "error": type(error).__name__, "message": str(error)} for path, error in failures]
+        result = {"failed": failed, "after": _as_json(after, None), "exit_status": status}
+        output.object(_as_json(report, plan) | result)
+        return status
+    for finding in after.findings:
+        if finding.severity == "error":
+            output.line(f"left: {finding}")
+    outcome = "repaired" if after.clean else "repaired in part" if status & CORRECTED else "not repaired"
+    output.line(outcome if after.clean else f"{outcome}; to copy what is good: shardlog salvage STORE DEST")
+    if after.lost or report.lost:
+        output.line("readers get CorruptLog, or a Gap, for the lost records, and can go on behind them")
     return status
 
 
-def _confirmed(output: Output) -> bool:
+def _status(before: Report, after: Report, has_failures: bool) -> int:
+    """1 where fewer errors are left than there were; what is lost stays lost."""
+    errors = [sum(finding.severity == "error" for finding in each.findings) for each in (before, after)]
+    return (
+        (CORRECTED if errors[1] < errors[0] else CLEAN)
+        | after.exit_status
+        | (before.exit_status & RECORDS_LOST)
+        | (OPERATIONAL if has_failures else CLEAN)
+    )
+
+
+def _confirmed(plan: RepairPlan, output: Output) -> bool:
+    if output.as_json:  # the object on stdout comes at the end
+        for action in plan.actions:
+            output.say(f"plan: {action}")
+    output.write_out()
     output.say("Carry out this plan? Type yes:")
     return sys.stdin.readline().strip() == "yes"
 

@@ -7,15 +7,16 @@ as it is made. With `--once` the exit status is that of `fsck` for what was foun
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import Final
 
 from shardlog import Finding, InvalidArgument, Report
 from shardlog.check.scrub import Pace, scrub_pass
 from shardlog.files.posix import PosixFiles
-from shardlog_tools.arguments import Subparsers, add_store_argument, seconds, size
+from shardlog_tools.arguments import Subparsers, seconds, size
 from shardlog_tools.descriptions import bytes_words, finding_as_json
-from shardlog_tools.output import DONE, CommandFailed, Output
+from shardlog_tools.output import DONE, USED_WRONGLY, CommandFailed, Output
 
 _RATE_DEFAULT: Final = "50MB/s"
 _PAUSE_SECONDS_DEFAULT: Final = 3600.0
@@ -34,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Read all sealed segments of a store from the disk at a limited rate and verify them, again and "
         "again until interrupted. Nobody is kept from anything; nothing is written.",
     )
-    add_store_argument(parser)
+    parser.add_argument("store", metavar="STORE", help="the store's directory, or that of one of its streams")
     parser.add_argument(
         "--rate", type=rate, default=_RATE_DEFAULT, metavar="RATE", help="bytes per second (default: %(default)s)"
     )
@@ -67,15 +68,15 @@ def _pass(store: str, pace: Pace, output: Output) -> Report:
     segments = verified = 0
     started = time.monotonic()
     try:
-        for scrubbed in scrub_pass(PosixFiles(), store, pace):
-            segments += 1
+        for scrubbed in scrub_pass(PosixFiles(), os.path.abspath(store), pace):
+            segments += scrubbed.bytes > 0
             verified += scrubbed.bytes
             findings += scrubbed.findings
             progress.show(verified, verified >> 20, "MiB")
             for finding in scrubbed.findings:
                 _show(finding, output)
     except InvalidArgument as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(str(error), USED_WRONGLY) from error
     finally:
         progress.clear()
     report = Report(store, tuple(findings), (), True)

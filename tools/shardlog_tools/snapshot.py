@@ -14,13 +14,14 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "snapshot",
         help="copy a stream, as of now, into a new store",
-        description="Copy a stream, as of now, into a new store, while others append. Sealed segments are hard-linked "
-        "where that is possible: that takes no space, but a bit that flips on the disk is flipped in both.",
+        description="Copy a stream, as of now, into a new store, while others append. Damage to either leaves the "
+        "other good. With --link sealed segments are hard-linked where that is possible: that takes no space, but a "
+        "bit that flips on the disk is flipped in both.",
     )
     add_stream_arguments(parser)
     parser.add_argument("dest", metavar="DEST", help="the new store's directory, which must not exist or be empty")
     parser.add_argument("--label", help="an older stream of this name (default: the newest)")
-    parser.add_argument("--copy", action="store_true", help="copy every segment, link none")
+    parser.add_argument("--link", action="store_true", help="link sealed segments instead of copying them")
     parser.set_defaults(run=run)
 
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     """Take the snapshot; returns the exit status."""
     with shardlog.open(args.store, create=False, read_only=True) as store:
         stream = store.stream(args.stream, args.label)
-        stream.snapshot(args.dest, copies=args.copy)
+        stream.snapshot(args.dest, links=args.link)
     with shardlog.open(args.dest, create=False, read_only=True) as store:
         statistics = store.stream(args.stream).statistics()
     if output.as_json:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Collection
 
-from shardlog.consumer import Consumers, Group, LeaseTable, open_consumers, open_consumers_to_read
+from shardlog.consumer import GENERATION_BITS, Consumers, Group, LeaseTable, open_consumers, open_consumers_to_read
 from shardlog.consumer.assignment import View
-from shardlog.consumer.group import positions_of
+from shardlog.consumer.group import first_of, positions_of
 from shardlog.consumer.source import Source, Start
 from shardlog.errors import InvalidArgument, ReadOnly
 from shardlog.files.protocol import LockFile
 from shardlog.format import names
+from shardlog.index.lmdb_files import DATA_FILE
 from shardlog.stream.open_stream import OpenStream
 
 _log = logging.getLogger("shardlog")
@@ -19,16 +21,20 @@ _log = logging.getLogger("shardlog")
 
 def open_group(source: Source, stream: OpenStream, name: str, start: Start, read_only: bool) -> Group:
     """A group, made where there is none and the store is open to write."""
-    table = LeaseTable(_consumers(stream, read_only), name)
+    consumers = _consumers(stream, read_only)
+    table = LeaseTable(consumers, name, is_read_only=read_only)
     if read_only:
         table.view()
     else:
-        table.create(lambda: 0 if start == "TRIM_HORIZON" else source.sequence_of(start), stream.clock.wall_us())
+        generation = random.SystemRandom().getrandbits(GENERATION_BITS)
+        table.create(lambda: first_of(source, start), stream.clock.wall_us(), generation)
 
     def open_lock() -> LockFile:
         if read_only:
             raise ReadOnly(f"stream {source.name}: a worker moves checkpoints; the store was opened to read")
-        return stream.files.open_lock(f"{stream.path}/{names.CONSUMERS}/{names.LOCK}")
+        lock = stream.files.open_lock(f"{stream.path}/{names.CONSUMERS}/{names.LOCK}")
+        consumers.close_after_fork(lock)
+        return lock
 
     return Group(source, table, open_lock)
 
@@ -39,6 +45,12 @@ def group_names(stream: OpenStream, read_only: bool) -> list[str]:
         return []
     with _consumers(stream, read_only).read() as rows:
         return sorted(rows.groups())
+
+
+def copy_consumers(stream: OpenStream, read_only: bool, directory: str) -> None:
+    """Copy groups, leases and checkpoints into another directory of a stream, durably; nothing where there are none."""
+    if stream.files.exists(f"{stream.path}/{names.CONSUMERS}/{DATA_FILE}"):
+        _consumers(stream, read_only).copy_to(f"{directory}/{names.CONSUMERS}")
 
 
 def held_from(stream: OpenStream, groups: Collection[str]) -> int:

@@ -7,10 +7,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-from shardlog.api.groups import group_names, open_group
+from shardlog.api.groups import copy_consumers, group_names, open_group
 from shardlog.clock import Clock
 from shardlog.consumer import Group, checked_name
 from shardlog.errors import (
@@ -235,7 +236,9 @@ class Stream:
         Raises InvalidArgument where there is something at `dest` already, CorruptLog where the stream's end is damaged,
         StorageFull, StorageFailed.
         """
-        take_snapshot(self._open(), os.path.abspath(os.fspath(dest)), links=links)
+        stream = self._open()
+        copy = partial(copy_consumers, stream, self._read_only)
+        take_snapshot(stream, os.path.abspath(os.fspath(dest)), links=links, copy_consumers=copy)
 
     def statistics(self) -> Statistics:
         """How much it and its shards hold, where it starts and ends, and what it takes on disk."""

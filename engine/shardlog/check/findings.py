@@ -35,6 +35,13 @@ class Code:
     is_operational: bool = False
     """It says that something could not be checked, not that it is wrong."""
 
+    @property
+    def exit_status(self) -> int:
+        """What it adds to the exit status, where records are lost by it."""
+        if self.severity == "note":
+            return CLEAN
+        return (OPERATIONAL if self.is_operational else ERRORS_LEFT) + (RECORDS_LOST if self.loses_records else CLEAN)
+
 
 _GAP: Final = "a known gap"
 _REWRITE: Final = "the segment is written anew"
@@ -68,6 +75,8 @@ _TABLE: Final = (
     Code("block-inconsistent", "error", "a commit's counts or times do not continue those before it"),
     Code("footer-damaged", "error", "the end of a sealed segment, its footer, is not what was written", _REWRITE),
     Code("footer-wrong", "error", "a footer does not say what the blocks say", _REWRITE),
+    Code("footer-unfinished", "note", "the last segment was being sealed when its writer died",
+         "the next append seals it again"),
     Code("second-opinion", "error", "the second implementation of the checksum or the decoder disagrees (deep)"),
     Code("record-invalid", "error", "a record breaks the rules for records (deep)"),
     Code("version-unsupported", "error", "sound bytes of a format version that this release does not know",
@@ -77,12 +86,17 @@ _TABLE: Final = (
     Code("mark-missing", "error", "there is no MARK file", "MARK is written anew"),
     Code("mark-damaged", "error", "MARK is not what was written", "MARK is written anew"),
     Code("mark-wrong", "error", "MARK points to where no block ends", "MARK is written anew"),
-    Code("torn-tail", "note", "a commit was being written when the machine stopped", "opening sets it aside"),
+    Code("torn-tail", "note", "a commit was being written when the machine stopped",
+         "the stream is opened once, which sets it aside"),
     Code("unpublished", "note", "bytes behind the published end of a stream in use"),
     Code("unsynced", "note", 'level "os": appends may have been lost; numbers will jump', "opening makes them jump"),
     Code("index-stale", "note", "the index does not agree with the log; it is discarded at the next opening"),
     Code("index-damaged", "error", "the index of a stream in use is not sound", "close the stream everywhere"),
     Code("index-wrong", "error", "the index of a stream in use does not agree with the log",
+         "close the stream everywhere"),
+    Code("consumers-damaged", "error", "leases and checkpoints are not what was written",
+         "rebuilt of the rows that are good"),
+    Code("checkpoint-ahead", "error", "a consumer has handled a record that a stream in use does not hold",
          "close the stream everywhere"),
     Code("ranges-broken", "error", "the open shards do not partition the hash range", _SALVAGE),
     Code("parent-broken", "error", "a shard's parents are neither there nor expired, or overlap it in time", _SALVAGE),
@@ -188,10 +202,16 @@ class Report:
 def stream_of(path: str) -> str:
     """The stream's directory of a path in it (or in its log directory)."""
     directory, found, _ = path.rpartition("/log/")
+    if found:
+        return directory
+    directory, found, _ = path.rpartition("/consumers/")
     return directory if found else path.removesuffix("/log").removesuffix("/MARK").removesuffix("/index")
 
 
 def table(codes: Iterable[Code] = _TABLE) -> str:
     """The codes as a Markdown table."""
-    rows = [f"| `{code.name}` | {code.severity} | {code.meaning} | {code.repair} |" for code in codes]
-    return "\n".join(["| code | severity | what was found | what a repair does |", "|---|---|---|---|", *rows])
+    rows = [
+        f"| `{code.name}` | {code.severity} | {code.exit_status} | {code.meaning} | {code.repair} |" for code in codes
+    ]
+    head = ["| code | severity | exit status | what was found | what a repair does |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])

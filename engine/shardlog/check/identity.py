@@ -18,6 +18,25 @@ from shardlog.options import checked_stream_name
 _KNOWN_NAMES: Final = frozenset({names.STORE, names.LOCK, names.STREAMS, names.LOST_AND_FOUND})
 
 
+def is_store(files: Files, path: str) -> bool:
+    """Whether a directory is a store, however damaged; False: it is that of one stream.
+
+    Raises InvalidArgument where it is neither, StorageFailed where that cannot be seen.
+    """
+    if not os.path.lexists(path):
+        what = "nothing"
+    elif not os.path.isdir(path):
+        what = "a file"
+    else:
+        found = set(files.names(path))
+        if names.STORE in found or names.STREAMS in found:
+            return True
+        if found & {names.LOG, names.MARK}:
+            return False
+        what = "another directory"
+    raise InvalidArgument(f"{path}: expected a store, or the directory of a stream, found {what}")
+
+
 class StoreIdentity:
     """The phase: its findings, the store's uuid if it can be read, and the directories of its streams."""
 
@@ -69,6 +88,8 @@ class StoreIdentity:
                 self._add("unknown-name", path, "no file of a store has such a name")
         for name in self._names(f"{self._path}/{names.STREAMS}"):
             path = f"{self._path}/{names.STREAMS}/{name}"
+            if name == names.LOST_AND_FOUND:
+                continue  # a file system's own, where the directory is its root
             if not _is_stream_name(name) or not os.path.isdir(path):
                 self._add("unknown-name", path, "no directory of a stream")
                 continue

@@ -22,7 +22,7 @@ _OF_ANOTHER_CODES: Final = frozenset({"segment-misnamed", "segment-foreign"})
 _REWRITE_CODES: Final = frozenset({"header-flipped", "footer-damaged", "footer-wrong"})
 _MARK_CODES: Final = frozenset({"mark-missing", "mark-damaged", "mark-wrong"})
 _IDENTITY_CODES: Final = frozenset({"store-identity-missing", "store-identity-damaged"})
-_LEFT_TO_OPENING: Final = frozenset({"torn-tail", "temporary-left", "unsynced", "segment-expired"})
+_LEFT_TO_OPENING: Final = frozenset({"temporary-left", "unsynced", "segment-expired"})
 _REASON_LENGTH_MAX: Final = 200
 
 
@@ -100,6 +100,16 @@ class GoOnBehind:
 
 
 @dataclass(frozen=True, slots=True)
+class SetTailAside:
+    """Open the stream once, and go on in a new segment: what follows the log's end is kept in lost+found, as ever."""
+
+    stream: str
+
+    def __str__(self) -> str:
+        return f"{self.stream}: set the torn tail aside in {names.LOST_AND_FOUND}, and go on in a new segment"
+
+
+@dataclass(frozen=True, slots=True)
 class RewriteMark:
     """Write MARK anew, with the position that it has, if that can be read and is not the `distrusted` one."""
 
@@ -108,6 +118,19 @@ class RewriteMark:
 
     def __str__(self) -> str:
         return f"{self.stream}: write {names.MARK} anew, the old one goes to {names.LOST_AND_FOUND}"
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildConsumers:
+    """Write the consumers' environment anew, of the rows that are good."""
+
+    stream: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.stream}: rebuild {names.CONSUMERS} of the rows that are good, the old file goes to "
+            f"{names.LOST_AND_FOUND}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +176,8 @@ Action = (
     | KeepCopy
     | GoOnBehind
     | RewriteMark
+    | RebuildConsumers
+    | SetTailAside
     | RecordGaps
     | LeaveToOpening
     | CannotRepair
@@ -198,12 +223,16 @@ def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Act
         if finding.offset is not None and finding.end is not None and finding.offset < finding.end:
             reason = f"{finding.code}: {finding.message}"
             yield KeepCopy(stream, os.path.basename(finding.path), finding.offset, finding.end, reason)
-    marks = {finding.code for finding in findings if finding.code in _MARK_CODES}
-    if marks:
-        yield RewriteMark(stream, facts.mark if "mark-wrong" in marks else None)
     is_lost = any(finding.code in ("headers-lost", "log-missing") for finding in findings)
+    marks = {finding.code for finding in findings if finding.code in _MARK_CODES}
+    if marks and not is_lost:
+        yield RewriteMark(stream, facts.mark if "mark-wrong" in marks else None)
+    if any(finding.code == "consumers-damaged" for finding in findings):
+        yield RebuildConsumers(stream)
     if facts.last_is_damaged and not is_lost:
         yield GoOnBehind(stream)
+    elif not is_lost and any(finding.code == "torn-tail" for finding in findings):
+        yield SetTailAside(stream)
     gaps = tuple(_gap_of(finding) for finding in damages)
     if gaps and not is_lost:
         yield RecordGaps(stream, gaps)

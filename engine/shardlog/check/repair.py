@@ -1,18 +1,20 @@
 """Carrying out a repair plan.
 
 Every action can be taken again: it looks first whether it is still needed, so that a repair which was interrupted is
-simply run once more. Per stream GATE is held, and nobody may have it open; the last action, committing the gaps to the
-state, goes the way of every commit, through an open stream.
+simply run once more. Per stream GATE is held, and nobody may have it open; the last actions, setting a torn tail aside
+and committing the gaps to the state, go the way of every opening and every commit, through an open stream. A stream
+that cannot be repaired after all keeps no other from being repaired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from shardlog.check.consumer_rows import rebuild_consumers
 from shardlog.check.findings import Report
 from shardlog.check.inventory import MISPLACED
 from shardlog.check.plan import (
@@ -21,24 +23,27 @@ from shardlog.check.plan import (
     GoOnBehind,
     KeepCopy,
     LeaveToOpening,
+    RebuildConsumers,
     RecordGaps,
     RenameSegment,
     RestoreIdentity,
     RewriteMark,
     RewriteSegment,
     SetAside,
+    SetTailAside,
     planned_actions,
 )
 from shardlog.check.quarantine import keep_copy
 from shardlog.check.rewriting import restore_identity, rewrite_mark, rewrite_segment
 from shardlog.check.successor import go_on_behind
 from shardlog.clock import Clock, SystemClock
-from shardlog.errors import CorruptLog, StoreLocked
+from shardlog.errors import CorruptLog, ShardlogError, StorageFailed, StoreLocked
 from shardlog.files.gate import LIVE, gate_held
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Files, Site
 from shardlog.format import control, names
 from shardlog.format.control import Control
+from shardlog.index.tail import MUST_ROLL
 from shardlog.log.segments import list_segments, read_segment_header
 from shardlog.stream.open_stream import Surroundings, registry
 from shardlog.stream.state import KnownGap, StreamState, decode_state
@@ -46,6 +51,8 @@ from shardlog.stream.state import KnownGap, StreamState, decode_state
 LOCK_TIMEOUT_SECONDS: Final = 10.0
 
 Told = Callable[[Action], None]
+Failed = Callable[[str, Exception], None]
+"""Is told the directory of a store or stream whose repair failed, and why."""
 
 
 def plan_repair(report: Report) -> RepairPlan:
@@ -64,37 +71,51 @@ class RepairPlan:
         """Whether there is anything to be done."""
         return any(not isinstance(action, LeaveToOpening | CannotRepair) for action in self.actions)
 
-    def apply(self, told: Told | None = None) -> None:
+    def apply(self, told: Told | None = None, failed: Failed | None = None) -> None:
         """Take the actions. `told` is called with each one that was taken. Run it again if it was interrupted.
 
-        Raises StoreLocked, having done nothing, where somebody has one of the streams open; StorageFull, StorageFailed.
+        Raises StoreLocked, having done nothing, where somebody has one of the streams open. Where the repair of one
+        stream fails, the others are repaired all the same; `failed` is told, or else the first such error is raised
+        when the rest is done: StorageFull, StorageFailed, CorruptLog, UnsupportedVersion.
         """
-        apply_plan(self, Surroundings(PosixFiles(), SystemClock(), LOCK_TIMEOUT_SECONDS), told)
+        apply_plan(self, Surroundings(PosixFiles(), SystemClock(), LOCK_TIMEOUT_SECONDS), told, failed)
 
 
-def apply_plan(plan: RepairPlan, surroundings: Surroundings, told: Told | None = None) -> None:
+def apply_plan(
+    plan: RepairPlan, surroundings: Surroundings, told: Told | None = None, failed: Failed | None = None
+) -> None:
     """`RepairPlan.apply` with its surroundings injected."""
     files = surroundings.files
     todo = [action for action in plan.actions if not isinstance(action, LeaveToOpening | CannotRepair)]
     for stream in {action.stream: None for action in todo if not isinstance(action, RestoreIdentity)}:
-        with _stream_held(files, stream, surroundings.lock_timeout):
-            pass  # nothing is begun unless all can be had
+        # Nothing is begun unless all can be had; what goes wrong otherwise is told when it is that stream's turn.
+        with suppress(StorageFailed, OSError), _stream_held(files, stream, surroundings.lock_timeout):
+            pass
+    first: Exception | None = None
     for path, group in groupby(todo, _directory):
-        actions = list(group)
-        if isinstance(actions[0], RestoreIdentity):
-            with _held(files, path, surroundings.lock_timeout):
-                _take(files, actions[0], surroundings.clock)
-            _tell(told, actions[0])
-            continue
-        with _stream_held(files, path, surroundings.lock_timeout):
-            for action in actions:
-                if not isinstance(action, RecordGaps):
-                    _take(files, action, surroundings.clock)
-                    _tell(told, action)
-        for last in actions:
-            if isinstance(last, RecordGaps):
-                _record_gaps(last, surroundings)
-                _tell(told, last)
+        try:
+            _apply_to(path, list(group), surroundings, told)
+        except (ShardlogError, OSError) as error:
+            first = first or error
+            if failed is not None:
+                failed(path, error)
+    if first is not None and failed is None:
+        raise first
+
+
+def _apply_to(path: str, actions: list[Action], surroundings: Surroundings, told: Told | None) -> None:
+    """Take the actions for one store's identity, or for one stream."""
+    files = surroundings.files
+    is_store = isinstance(actions[0], RestoreIdentity)
+    with (_held if is_store else _stream_held)(files, path, surroundings.lock_timeout):
+        for action in actions:
+            if not isinstance(action, SetTailAside | RecordGaps):
+                _take(files, action, surroundings.clock)
+                _tell(told, action)
+    for action in actions:
+        if isinstance(action, SetTailAside | RecordGaps):
+            _settle(action.stream, action.gaps if isinstance(action, RecordGaps) else (), surroundings)
+            _tell(told, action)
 
 
 def _directory(action: Action) -> str:
@@ -147,6 +168,8 @@ def _take(files: Files, action: Action, clock: Clock) -> None:
             path = f"{stream}/{names.LOG}/{name}"
             if files.exists(path):
                 keep_copy(files, stream, path, offset, end, {"what": "damaged bytes", "reason": reason})
+        case RebuildConsumers(stream):
+            rebuild_consumers(files, stream)
         case GoOnBehind(stream):
             go_on_behind(files, stream, clock)
         case RewriteMark(stream, distrusted):
@@ -197,10 +220,13 @@ def _is_os_level(files: Files, stream: str) -> bool:
     return True
 
 
-def _record_gaps(action: RecordGaps, surroundings: Surroundings) -> None:
-    stream = registry().acquire(action.stream, False, surroundings)
+def _settle(path: str, gaps: tuple[KnownGap, ...], surroundings: Surroundings) -> None:
+    """Open a stream, go on in a new segment if recovery wants that, and commit gaps to its state, if there are any."""
+    stream = registry().acquire(path, False, surroundings)
     try:
-        stream.commits.change(lambda state, _: _unknown_gaps(state, action.gaps), may_use_reserve=True)
+        stream.commits.roll(lambda tail: bool(tail.flags & MUST_ROLL))
+        if gaps:
+            stream.commits.change(lambda state, _: _unknown_gaps(state, gaps), may_use_reserve=True)
     finally:
         registry().release(stream)
 

@@ -19,6 +19,7 @@ from shardlog.files.protocol import File, Files
 from shardlog.format import control, names
 from shardlog.format.commit import CONTROL_SHARD, FOOTER, Batch, seed_of
 from shardlog.format.control import Control, decode_controls
+from shardlog.format.mark import MARK_BYTES, decode_mark
 from shardlog.format.record import BatchContext, StoredBatch
 from shardlog.format.segment import SegmentHeader
 from shardlog.log.segments import list_segments
@@ -62,7 +63,10 @@ class Salvage:
 
     def __init__(self, files: Files, path: str) -> None:
         self.known = SalvagedState()
+        self.problem: str | None = None
+        """Why there is nothing to be read at all."""
         self._files = files
+        self._path = path
         self._log_path = f"{path}/{names.LOG}"
         self._places = [
             Place(*segment, f"{self._log_path}/{names.segment_name(*segment)}") for segment in self._listed()
@@ -92,6 +96,7 @@ class Salvage:
                 next_sequence = max(next_sequence, item.next if isinstance(item, Lost) else item.first_sequence)
                 yield item
             next_sequence = max(next_sequence, self._passed)
+        yield from self._said_by_mark(next_sequence)
 
     def _read_segment(
         self, place: Place, header: SegmentHeader | None, successor: Place | None
@@ -100,12 +105,12 @@ class Salvage:
         try:
             file = self._files.open_to_read(place.path)
         except (FileNotFoundError, ShardlogError) as error:
-            yield Lost(place.first_sequence, place.first_sequence + 1, str(error))
+            yield _lost_whole(place, successor, str(error))
             return
         try:
             seed = seed_of_blocks(file) if self._stream_uuid is None else seed_of(self._stream_uuid, place.segment_id)
             if seed is None:
-                yield Lost(place.first_sequence, place.first_sequence + 1, f"{place.path}: no block can be read")
+                yield _lost_whole(place, successor, f"{place.path}: no block can be read")
                 return
             yield from self._read_blocks(file, seed, header, self._end(place, successor, file))
         except (UnsupportedVersion, ShardlogError) as error:
@@ -119,8 +124,10 @@ class Salvage:
         if header is None:
             found = find_block(file, 0, end.offset, seed, self._passed)
             start = found.offset if found else end.offset
-            if found is not None and found.first_sequence > self._passed:
-                yield Lost(self._passed, found.first_sequence, "the segment's first blocks cannot be read")
+            first = found.first_sequence if found else end.next_sequence
+            if self._passed < first < _UNKNOWN_SEQUENCE:
+                yield Lost(self._passed, first, "the segment's first blocks cannot be read")
+                self._passed = first
         else:
             start = header.header_bytes
         span = Span(start, end.offset, seed, header.crc if header else None, self._passed, end.next_sequence)
@@ -136,6 +143,25 @@ class Salvage:
                 return
             else:
                 yield from self._read_commit(item)
+
+    def _said_by_mark(self, next_sequence: int) -> Iterator[Lost]:
+        """What MARK says was there, behind all that was found."""
+        try:
+            file = self._files.open_to_read(f"{self._path}/{names.MARK}")
+        except (FileNotFoundError, ShardlogError):
+            return
+        try:
+            mark = decode_mark(file.pread(MARK_BYTES, 0))
+        except ShardlogError:
+            return
+        finally:
+            file.close()
+        last = self._places[-1] if self._places else None
+        if mark is None or mark.next_sequence <= next_sequence or (last and mark.segment_id < last.segment_id):
+            return
+        header = self._header(last) if last else None
+        if last is None or mark.segment_id > last.segment_id or header is None or mark.offset > header.header_bytes:
+            yield Lost(next_sequence, mark.next_sequence, "MARK says that they were there")
 
     def _read_commit(self, block: Block) -> Iterator[SalvagedCommit | Lost]:
         header = block.header
@@ -181,9 +207,13 @@ class Salvage:
 
     def _listed(self) -> list[tuple[int, int]]:
         try:
-            return list_segments(self._files, self._log_path)
-        except (FileNotFoundError, NotADirectoryError, ShardlogError):
+            segments = list_segments(self._files, self._log_path)
+        except (FileNotFoundError, NotADirectoryError, ShardlogError) as error:
+            self.problem = str(error)
             return []
+        if not segments:
+            self.problem = f"{self._log_path}: expected segments, found none"
+        return segments
 
     def _header(self, place: Place) -> SegmentHeader | None:
         """A segment's header, mended if need be; it is not kept."""
@@ -204,6 +234,12 @@ class Salvage:
         end = end_of(self._files, place, successor, self._stream_uuid)
         successor.header = None
         return end
+
+
+def _lost_whole(place: Place, successor: Place | None, reason: str) -> Lost:
+    """A segment of which nothing can be read."""
+    first = place.first_sequence
+    return Lost(first, max(first + 1, successor.first_sequence if successor else 0), reason)
 
 
 def _changes(body: bytes, batch: Batch, timestamp_us: int) -> list[Change]:

@@ -16,7 +16,7 @@ from typing import Final
 
 from shardlog.check.blocks import BlockScan
 from shardlog.check.findings import Finding
-from shardlog.check.identity import StoreIdentity
+from shardlog.check.identity import StoreIdentity, is_store
 from shardlog.check.segments import Place, end_of, footer_problem, read_header
 from shardlog.check.subject import Subject
 from shardlog.errors import ShardlogError
@@ -32,7 +32,7 @@ _BURST_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """A segment that was verified."""
+    """A segment that was verified; no bytes: something that could not be, or the store's identity."""
 
     path: str
     bytes: int
@@ -79,9 +79,16 @@ class _PacedFile:
         return getattr(self._inner, name)
 
 
-def scrub_pass(files: Files, store: str, pace: Pace) -> Iterator[Scrubbed]:
-    """Verify every sealed segment of a store once."""
-    for stream in StoreIdentity(files, store).streams:
+def scrub_pass(files: Files, path: str, pace: Pace) -> Iterator[Scrubbed]:
+    """Verify every sealed segment of a store, or of one stream's directory, once. Raises as `is_store`."""
+    if not is_store(files, path):
+        yield from _scrub_stream(files, path, pace)
+        return
+    identity = StoreIdentity(files, path)
+    errors = tuple(finding for finding in identity.findings if finding.severity == "error")
+    if errors:
+        yield Scrubbed(path, 0, errors)
+    for stream in identity.streams:
         yield from _scrub_stream(files, stream, pace)
 
 
@@ -89,8 +96,13 @@ def _scrub_stream(files: Files, stream: str, pace: Pace) -> Iterator[Scrubbed]:
     log_path = f"{stream}/{names.LOG}"
     try:
         segments = list_segments(files, log_path)
-    except (FileNotFoundError, ShardlogError):
-        return  # deleted meanwhile, or damaged in a way that a check tells
+    except FileNotFoundError:
+        return  # deleted meanwhile
+    except (ShardlogError, OSError) as error:
+        subject = Subject(stream, files)
+        subject.add("read-failed", log_path, str(error))
+        yield Scrubbed(log_path, 0, tuple(subject.findings))
+        return
     places = [Place(*segment, f"{log_path}/{names.segment_name(*segment)}") for segment in segments]
     gaps = _known_gaps(files, places)
     for place, successor in pairwise(places):
@@ -99,7 +111,7 @@ def _scrub_stream(files: Files, stream: str, pace: Pace) -> Iterator[Scrubbed]:
             size = _scrub_segment(subject, place, successor, pace)
         except FileNotFoundError:
             continue  # expired
-        except ShardlogError as error:
+        except (ShardlogError, OSError) as error:
             subject.add("read-failed", place.path, str(error))
             size = 0
         yield Scrubbed(place.path, size, tuple(subject.findings))
@@ -148,7 +160,7 @@ def _scrub_segment(subject: Subject, place: Place, successor: Place, pace: Pace)
 
 def _forget_cached(path: str) -> None:
     """Have the system drop what it has of a file in memory, so that it is the disk that is read (posix_fadvise(2))."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:

@@ -49,13 +49,15 @@ class Place:
 class End:
     """Where a segment's blocks end. `last_crc` None: nobody tells.
 
-    `is_sealed`: a footer must follow. `zeros_from`: nobody tells the end either, zeros from there on are none of it.
+    `is_sealed`: a footer must follow. `is_unfinished`: nothing follows the segment, so if it has a footer, that may be
+    half written. `zeros_from`: nobody tells the end either, zeros from there on are none of it.
     """
 
     offset: int
     next_sequence: int
     last_crc: int | None
     is_sealed: bool
+    is_unfinished: bool = False
     zeros_from: int | None = None
 
 
@@ -176,7 +178,7 @@ def _check_open_segment(subject: Subject, place: Place, end: End, lineage: Linea
         blocks_end = scan.footer.header.offset if scan.footer is not None else end.offset
         problem = footer_problem(file, place.segment_id, seed, blocks_end, None if is_damaged else scan)
         if problem is not None:
-            code, message = problem
+            code, message = ("footer-unfinished", problem[1]) if end.is_unfinished else problem
             subject.add(code, place.path, message, offset=blocks_end, segment_id=place.segment_id)
     return Passed(place, scan.next_sequence, scan.last_crc, scan.records, scan.timestamp_us, is_damaged, scan.rows)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Final
 
 from shardlog.check.findings import Finding, Report, StreamFacts
-from shardlog.check.identity import StoreIdentity
+from shardlog.check.identity import StoreIdentity, is_store
 from shardlog.check.stream import check_stream
 from shardlog.check.subject import Subject
-from shardlog.errors import InvalidArgument
+from shardlog.errors import ShardlogError
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Files
 from shardlog.format import names
@@ -28,15 +28,14 @@ def fsck(path: str | os.PathLike[str], *, deep: bool = False, progress: Progress
     Works on streams in use and on streams that do not open. `deep` verifies every byte and record by a second
     implementation, too. `progress` is called with (bytes behind, bytes in all).
 
-    Raises InvalidArgument where `path` is neither a store nor a stream's directory.
+    Raises InvalidArgument where `path` is neither a store nor a stream's directory, StorageFailed where that cannot be
+    seen.
     """
     root = os.path.abspath(os.fspath(path))
-    if os.path.exists(f"{root}/{names.STORE}") or os.path.isdir(f"{root}/{names.STREAMS}"):
-        return _check_store(PosixFiles(), root, deep, progress)
-    if any(os.path.exists(f"{root}/{name}") for name in (names.LOG, names.MARK)):
-        return _check_streams(PosixFiles(), root, [root], deep, progress, None)
-    found = "something else" if os.path.exists(root) else "nothing"
-    raise InvalidArgument(f"{root}: expected a store, or the directory of a stream, found {found}")
+    files = PosixFiles()
+    if is_store(files, root):
+        return _check_store(files, root, deep, progress)
+    return _check_streams(files, root, [root], deep, progress, None)
 
 
 def _check_store(files: Files, path: str, deep: bool, progress: Progress | None) -> Report:
@@ -52,7 +51,7 @@ def _check_streams(
     progress: Progress | None,
     identity: StoreIdentity | None,
 ) -> Report:
-    sizes = {stream: _log_bytes(stream) for stream in streams}
+    sizes = {stream: _log_bytes(files, stream) for stream in streams}
     total, behind = sum(sizes.values()), 0
     findings: list[Finding] = []
     facts: list[StreamFacts] = []
@@ -74,13 +73,11 @@ def _shifted(progress: Progress, behind: int, total: int) -> Callable[[int], Non
     return lambda more: progress(behind + more, total)
 
 
-def _log_bytes(stream: str) -> int:
-    """Bytes of a stream's log; files may come and go meanwhile."""
-    log = Path(stream, names.LOG)
+def _log_bytes(files: Files, stream: str) -> int:
+    """Bytes of a stream's log, as far as they can be seen; files may come and go meanwhile."""
     total = 0
-    for path in log.iterdir() if log.is_dir() else ():
-        try:
-            total += path.stat().st_size
-        except OSError:
-            continue
+    with suppress(ShardlogError, OSError):
+        for name in files.names(f"{stream}/{names.LOG}"):
+            with suppress(OSError):
+                total += os.stat(f"{stream}/{names.LOG}/{name}").st_size
     return total

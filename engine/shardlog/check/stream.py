@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from shardlog.check.consumers import check_consumers
 from shardlog.check.continuity import check_end, check_first, check_join
 from shardlog.check.findings import StreamFacts
 from shardlog.check.index import check_live_index, check_unused_index
@@ -38,6 +39,7 @@ def _check_held(subject: Subject) -> StreamFacts:
     check = StreamCheck(subject, places, mark)
     if places:
         check.run(unsynced)
+    check_consumers(subject)
     judged = check.facts.judged if check.facts else None
     return StreamFacts(
         subject.path,
@@ -134,18 +136,18 @@ class StreamCheck:
         return before
 
     def _end_of_last(self, place: Place, stream_uuid: bytes) -> End:
-        if self.facts is not None and self.facts.last_id == place.segment_id:
-            return self.facts.end
-        end = own_end(self._subject.files, place, None, stream_uuid)
+        """The end of the newest segment. What MARK does not name has not begun: then this one may be half sealed."""
         mark = self._mark
+        is_unfinished = mark is None or mark.segment_id <= place.segment_id
+        if self.facts is not None and self.facts.last_id == place.segment_id:
+            return replace(self.facts.end, is_unfinished=is_unfinished)
+        end = own_end(self._subject.files, place, None, stream_uuid)
         if end.is_sealed or mark is None or mark.segment_id != place.segment_id:
-            return end
-        return replace(
-            end,
-            offset=max(end.offset, mark.offset),
-            next_sequence=max(end.next_sequence, mark.next_sequence),
-            zeros_from=mark.offset,
-        )
+            return replace(end, is_unfinished=is_unfinished)
+        return End(
+            max(end.offset, mark.offset), max(end.next_sequence, mark.next_sequence), end.last_crc, False,
+            is_unfinished=True, zeros_from=mark.offset,
+        )  # fmt: skip
 
     def _check_end(self, last: Passed, unsynced: bool) -> None:
         subject, facts, mark, live = self._subject, self.facts, self._mark, self._subject.live

@@ -34,14 +34,30 @@ class View:
     workers: Mapping[str, WorkerRow]
 
 
+Seen = tuple[str, int, int]
+"""What was seen to stand still: a shard's or a worker's name, an instance, a counter.
+
+Whoever moved since then is not absent: between looking and writing others look and write, too.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Whom the observer takes for gone: owners of these shards, these workers, askers that waited long enough."""
+    """Whom the observer takes for gone in one life of a group: owners of leases, workers."""
 
-    leases: Collection[str] = ()
-    workers: Collection[str] = ()
-    overdue: Collection[str] = ()
-    """Shards whose lease was asked for, and not handed over in time."""
+    generation: int
+    leases: Collection[Seen] = ()
+    workers: Collection[Seen] = ()
+    overdue: Collection[Seen] = ()
+    """Leases that were asked for and not handed over in time, with the counter at which they were taken."""
+
+    def of(self, group: GroupRow) -> Absent:
+        """The same, or nobody if the group began anew since then: so did the counters."""
+        return self if group.generation == self.generation else Absent(group.generation)
+
+    def has_worker(self, name: str, row: WorkerRow) -> bool:
+        """Whether a worker is gone."""
+        return (name, row.instance, row.counter) in self.workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +75,9 @@ class Me:
 
 def assign(view: View, shards: Iterable[ShardDescription], me: Me, absent: Absent, choice: random.Random) -> Leases:
     """The leases as they should be now, as far as it is this worker's to change them."""
+    absent = absent.of(view.group)
     leases = _created(view, tuple(shards))
-    present = {name: row for name, row in view.workers.items() if name not in absent.workers}
+    present = {name: row for name, row in view.workers.items() if not absent.has_worker(name, row)}
     leases = {shard_id: _settled(shard_id, row, present, me, absent) for shard_id, row in leases.items()}
     free = [shard_id for shard_id, row in leases.items() if row.owner is None and not row.is_finished]
     loads = _loads(leases, {*present, me.name})
@@ -127,9 +144,9 @@ def _settled(shard_id: str, row: LeaseRow, present: Mapping[str, WorkerRow], me:
         if asker is not None and row.wanted_by is not None and shard_id in me.releasable:
             return taken_by(Me(row.wanted_by, asker.instance), row)
         return row
-    if row.wanted_by == me.name and shard_id in absent.overdue:
+    if row.wanted_by == me.name and (shard_id, row.instance, row.taken) in absent.overdue:
         return taken_by(me, row)
-    if shard_id in absent.leases or not _is_present(row, present):
+    if (shard_id, row.instance, row.counter) in absent.leases or not _is_present(row, present):
         return released(row)
     return row
 

@@ -11,7 +11,11 @@ from contextlib import contextmanager, suppress
 
 
 class Bell:
-    """eventfd(2) takes no lock that the thread which a signal interrupts may hold."""
+    """eventfd(2) takes no lock that the thread which a signal interrupts may hold.
+
+    It is closed when nobody knows it any more: who rings may do so at any time, and must not write to what has become
+    another file.
+    """
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -20,7 +24,7 @@ class Bell:
 
     def ring(self) -> None:
         """End the present wait, or the next."""
-        with suppress(OSError):  # it was closed: nobody waits
+        with suppress(BlockingIOError):  # it was rung 2^64 times
             os.eventfd_write(self._descriptor, 1)
 
     def wait(self, timeout_us: int) -> None:
@@ -29,11 +33,8 @@ class Bell:
         with suppress(BlockingIOError):
             os.eventfd_read(self._descriptor)
 
-    def close(self) -> None:
-        """Close it; twice is harmless. Nobody may wait."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+    def __del__(self) -> None:
+        os.close(self._descriptor)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ in the thread that consumes; they exclude each other. Nothing here reads records
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Collection
@@ -17,7 +18,8 @@ from shardlog.consumer.assignment import Leases, Me, View, assign
 from shardlog.consumer.leases import Fence, LeaseTable
 from shardlog.consumer.observer import Observer
 from shardlog.consumer.source import Source
-from shardlog.errors import LeaseLost
+from shardlog.errors import InvalidArgument, LeaseLost
+from shardlog.format.lease import WorkerRow
 
 RENEWALS_PER_LEASE: Final = 3
 """A lease is renewed when so much of its duration has passed."""
@@ -42,6 +44,18 @@ class Held:
         """Whether all that was delivered is checkpointed."""
         return self.delivered_next <= self.next_sequence
 
+    def delivers(self, following: int) -> bool:
+        """Note that all before a number is given to the program; False, and nothing noted, where it must not be.
+
+        First noted, then looked: a cycle tells that the lease is wanted, and not before the next one it is handed over,
+        if nothing is outstanding then.
+        """
+        before, self.delivered_next = self.delivered_next, following
+        if self.is_wanted or self.is_lost:
+            self.delivered_next = before
+            return False
+        return True
+
 
 class Coordinator:
     """The leases of one worker. `held` is replaced as a whole, so it can be read at any time."""
@@ -57,6 +71,9 @@ class Coordinator:
         self._choice = choice
         self._observer = Observer(me, lease_us, table.is_alive)
         self._cycling = threading.Lock()
+        self._noting = threading.Lock()
+        self._has_left = False
+        self._presences = 0
         self._renewed_us = source.clock.awake_us()
 
     @property
@@ -66,28 +83,21 @@ class Coordinator:
 
     def start(self) -> None:
         """Make the worker known. Raises InvalidArgument where its name is taken."""
-        self._table.register(self._me, self._lease_us)
+        self._table.register(self._me, self._presence())
 
     def cycle(self) -> None:
-        """Look, change what is to change, renew if it is time."""
+        """Look, change what is to change, renew if it is time. After `leave`: nothing.
+
+        Raises InvalidArgument where the group was deleted, or another worker has the name by now.
+        """
         with self._cycling:
-            now_us = self._source.clock.awake_us()
-            renews = now_us - self._renewed_us >= self._lease_us // RENEWALS_PER_LEASE
-            shards = self._source.describe().shards
-            view = self._table.view()
-            absent = self._observer.absent(view, now_us)
-            me = Me(self._me.name, self._me.instance, self._releasable())
-            known = view.workers.get(me.name)
-            is_known = known is not None and known.instance == me.instance
-
-            def plan(view: View) -> Leases:
-                return assign(view, shards, me, absent, self._choice)
-
-            if renews or not is_known or absent.workers or plan(view) != view.leases:
-                view = self._table.change(plan, me, self._lease_us, set(absent.workers), renews or not is_known)
-                if renews:
-                    self._renewed_us = now_us
-            self._adopt(view)
+            if self._has_left:
+                return
+            try:
+                self._adopt(self._changed())
+            except InvalidArgument:
+                self._replace({})
+                raise
 
     def checkpoint(self, held: Held, sequence: int) -> None:
         """Everything up to a sequence number was handled. Raises LeaseLost."""
@@ -98,10 +108,11 @@ class Coordinator:
         except LeaseLost:
             held.is_lost = True
             raise
-        held.next_sequence = max(held.next_sequence, sequence + 1)
+        with self._noting:  # several threads may handle batches of one shard
+            held.next_sequence = max(held.next_sequence, sequence + 1)
 
     def finish(self, held: Held) -> None:
-        """Everything in its shard, which is closed, was handled; look for what follows. Raises LeaseLost."""
+        """Everything in its shard, which is closed, was handled; look for what follows."""
         try:
             self._table.finish(held.shard_id, held.fence)
         except LeaseLost:
@@ -111,8 +122,36 @@ class Coordinator:
     def leave(self) -> None:
         """Give back all leases and the name."""
         with self._cycling:
-            self._table.leave(self._me)
-            self._replace({})
+            self._has_left = True
+            try:
+                self._table.leave(self._me)
+            finally:
+                self._replace({})
+
+    def _changed(self) -> View:
+        """The rows, with what this worker has to change in them changed."""
+        now_us = self._source.clock.awake_us()
+        renews = now_us - self._renewed_us >= self._lease_us // RENEWALS_PER_LEASE
+        view = self._table.view()
+        absent = self._observer.absent(view, now_us)
+        me = Me(self._me.name, self._me.instance, self._releasable())
+        known = view.workers.get(me.name)
+        is_known = known is not None and known.instance == me.instance
+
+        def plan(view: View) -> Leases:
+            # The shards are asked for after the rows: leases of shards that are newer would pass for expired ones.
+            return assign(view, self._source.describe().shards, me, absent, self._choice)
+
+        if renews or not is_known or absent.workers or plan(view) != view.leases:
+            view = self._table.change(plan, me, self._presence(), absent, renews=renews or not is_known)
+            if renews:
+                self._renewed_us = now_us
+            self._observer.was_held_up(self._source.clock.awake_us() - now_us)
+        return view
+
+    def _presence(self) -> WorkerRow:
+        self._presences += 1
+        return WorkerRow(self._me.instance, self._presences, self._lease_us, os.getpid())
 
     def _releasable(self) -> Collection[str]:
         return {held.shard_id for held in self.held.values() if held.is_wanted and held.is_settled}
@@ -126,8 +165,10 @@ class Coordinator:
                 continue
             fence = Fence(view.group.generation, row.instance, row.taken)
             known = self.held.get(shard_id)
-            if known is None or known.fence != fence or known.is_lost:
+            if known is None or known.fence != fence:
                 known = Held(shard_id, fence, row.next_sequence, row.next_sequence)
+            if known.is_lost:
+                continue  # the rows were read before it was lost
             known.is_wanted = row.wanted_by is not None
             held[shard_id] = known
         self._replace(held)

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
@@ -85,6 +86,11 @@ class Rows:
         """All workers of a group, by name."""
         return {parse_key(key)[2]: row for key, row in self._all(row_key(WORKER, group), WorkerRow)}
 
+    def check(self) -> None:
+        """Decode every row; raises CorruptLog."""
+        for key, value in self._transaction.cursor():
+            decode_row(bytes(key), bytes(value))
+
     def put_group(self, group: str, row: GroupRow) -> None:
         """Write a group."""
         self._put(row_key(GROUP, group), row)
@@ -125,12 +131,16 @@ class Rows:
         return row
 
     def _put(self, key: bytes, row: Row) -> None:
-        self._transaction.put(key, encode_row(key, row))
+        value = encode_row(key, row)
+        self._transaction.put(key, value)
+        self._decoded[key] = value, row  # for as long as this value is there: so it may be rolled back
         self.is_changed = True
 
 
 class _Update(Generic[Result]):
     """One thread's change, on its way into a transaction."""
+
+    __slots__ = ("error", "is_done", "operation", "result")
 
     body_bytes: Final = 0
 
@@ -148,6 +158,7 @@ class Consumers:
         self._path = path
         self._lock = lock
         self._copy = copy
+        self._locks: weakref.WeakSet[LockFile] = weakref.WeakSet()
         self._decoded: dict[bytes, tuple[bytes, Row]] = {}
         self._translated = Translated(self._storage_error)
         # Closing while another thread is inside LMDB would crash the interpreter.
@@ -177,7 +188,7 @@ class Consumers:
         """Run `operation` in a write transaction; durable when it returns.
 
         It shares the transaction with those of other threads: where it raises, it must not have put anything before.
-        It may run twice, if the first commit was interrupted.
+        It may run twice, if the first transaction was interrupted before it committed.
         """
         update = _Update(operation)
         self._gathering.submit([update])
@@ -190,10 +201,22 @@ class Consumers:
         self._open()
         return self._lock.is_held_elsewhere(instance)
 
+    def close_after_fork(self, lock: LockFile) -> None:
+        """Close a worker's lock in a forked child: there it would outlive the worker, which would pass for alive."""
+        self._locks.add(lock)
+
+    def check_rows(self) -> None:
+        """Raise CorruptLog where a row is not what was written: a damaged key would hide it from its group."""
+        with self.read() as rows:
+            rows.check()
+
     def copy_to(self, directory: str) -> None:
-        """Copy what is committed now into an empty directory, while others go on writing."""
+        """Copy what is committed now into a directory, made if need be, while others go on writing; durably."""
+        with translated("make", directory):
+            os.makedirs(directory, exist_ok=True)
         with self._translated, self._reading:
             self._open().copy(directory, compact=True)
+        _sync(f"{directory}/{DATA_FILE}", directory, os.path.dirname(directory))
 
     def close(self) -> None:
         """Close it; twice is harmless."""
@@ -210,7 +233,8 @@ class Consumers:
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         self._gathering.abandon()
-        self._lock.close()
+        for lock in (self._lock, *self._locks):
+            lock.close()
         if self._environment is not None:
             _abandoned.append(self._environment)
             self._environment = None
@@ -225,6 +249,11 @@ class Consumers:
                         _run(update, rows)
                     if rows.is_changed:
                         transaction.commit()
+                except KeyboardInterrupt:
+                    is_committed = _is_over(transaction)
+                    for update in updates:
+                        update.is_done = is_committed
+                    raise
                 finally:
                     transaction.abort()  # of what is committed: nothing
         except ShardlogError as error:
@@ -249,6 +278,15 @@ def _run(update: _Update[Any], rows: Rows) -> None:
         update.error = error
 
 
+def _is_over(transaction: lmdb.Transaction) -> bool:
+    """Whether `commit` had its effect, wherever it was interrupted."""
+    try:
+        transaction.id()
+    except lmdb.Error:
+        return True
+    return False
+
+
 def open_consumers(files: Files, stream_path: str, timeout_seconds: float) -> Consumers:
     """Open the environment of a stream's directory, and make it if there is none.
 
@@ -264,8 +302,13 @@ def open_consumers(files: Files, stream_path: str, timeout_seconds: float) -> Co
         check_sound(path)
         allocate_lock_file(path)
         consumers = Consumers(path, lock)
-        _sync_directories(path, stream_path)
-        lock.try_shared(OPEN)
+        try:
+            consumers.check_rows()
+            _sync(path, stream_path)
+            lock.try_shared(OPEN)
+        except BaseException:
+            consumers.close()
+            raise
         return consumers
     except BaseException:
         lock.close()
@@ -282,7 +325,9 @@ def open_consumers_to_read(files: Files, stream_path: str) -> Consumers:
     try:
         with translated("copy", path):
             shutil.copyfile(f"{path}/{DATA_FILE}", f"{copy.name}/{DATA_FILE}")
-        return Consumers(path, files.open_lock_to_read(f"{path}/{names.LOCK}"), copy)
+        consumers = Consumers(path, files.open_lock_to_read(f"{path}/{names.LOCK}"), copy)
+        consumers.check_rows()
+        return consumers
     except BaseException:
         copy.cleanup()
         raise
@@ -314,11 +359,11 @@ def _enter(lock: LockFile, path: str, timeout_seconds: float) -> bool:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _sync_directories(path: str, stream_path: str) -> None:
-    """Make the names durable; LMDB syncs what is in its file."""
-    for directory in (path, stream_path):
-        with translated("sync", directory):
-            descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(*paths: str) -> None:
+    """Make files, and names in directories, durable; LMDB syncs what it writes itself."""
+    for path in paths:
+        with translated("sync", path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
             finally:

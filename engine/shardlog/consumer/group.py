@@ -54,6 +54,15 @@ class Lag:
     shards: dict[str, ShardLag]
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerPresence:
+    """A worker of a group, in which process. One that is not alive was killed, and what it holds is there to take."""
+
+    name: str
+    process: int
+    is_alive: bool
+
+
 class Group:
     """One application that consumes a stream: its leases and checkpoints. Made by `Stream.group`."""
 
@@ -74,6 +83,18 @@ class Group:
                 f"lease_duration: expected a timedelta of {LEASE_MIN} to {LEASE_MAX}, found {lease_duration!r}"
             )
         return Worker(self._source, self._table, name, lease_duration, self._open_lock(), random.Random())
+
+    @property
+    def start(self) -> int:
+        """The sequence number at which it began, or began anew."""
+        return self._table.view().group.start
+
+    def workers(self) -> list[WorkerPresence]:
+        """The workers that take part, by name; also those that were killed, until another one notices."""
+        return [
+            WorkerPresence(name, row.process, self._table.is_alive(row.instance))
+            for name, row in sorted(self._table.view().workers.items())
+        ]
 
     def leases(self) -> list[Lease]:
         """All leases, in lexical order of shard id. A shard whose parents are not finished has none yet."""
@@ -96,7 +117,7 @@ class Group:
 
     def reset(self, to: Start) -> None:
         """Begin anew at TRIM_HORIZON, LATEST, a sequence number or an aware datetime; workers lose what they hold."""
-        self._table.reset(self._source.sequence_of(to))
+        self._table.reset(first_of(self._source, to))
 
     def delete(self) -> None:
         """Forget the group, its leases and its checkpoints."""
@@ -113,6 +134,17 @@ def positions_of(view: View, shards: Iterable[ShardDescription]) -> dict[str, in
         if has_more and not (row is not None and row.is_finished):
             positions[shard.shard_id] = first
     return positions
+
+
+def first_of(source: Source, start: Start) -> int:
+    """The sequence number of a start, now. Raises InvalidArgument, also for one that would skip records to come."""
+    first = source.sequence_of(start)
+    if first > source.next_sequence:
+        raise InvalidArgument(
+            f"start: expected at most {source.next_sequence}, the next sequence number of stream {source.name}, "
+            f"found {first}"
+        )
+    return first
 
 
 def checked_name(what: str, name: object) -> str:

@@ -44,6 +44,8 @@ class Intake:
         self._wait_us = wait_us
         self._on_damage = on_damage
         self._buffers: dict[str, Buffer] = {}
+        self._begun: set[Held] = set()
+        """What it reads for, or did until another worker asked for it."""
         self._buffered_bytes = 0
         self._reader: Reader | None = None
         self._published: Iterator[RecordBatch | Gap] | None = None
@@ -51,18 +53,26 @@ class Intake:
 
     def follow(self, held: Iterable[Held]) -> None:
         """Read for these leases from now on: drop what was lost, go back for what is new."""
-        wanted = {lease.shard_id: lease for lease in held if not lease.is_wanted}
+        held = list(held)
+        self._begun.intersection_update(held)
+        wanted = {lease.shard_id: lease for lease in held if not (lease.is_wanted or lease.is_lost)}
         kept = {shard_id: buffer for shard_id, buffer in self._buffers.items() if wanted.get(shard_id) is buffer.held}
         added = [lease for shard_id, lease in wanted.items() if shard_id not in kept]
         if not added and len(kept) == len(self._buffers):
             return
+        if self._reader is not None and self._published is None:
+            for buffer in kept.values():  # idle shards have not to be looked through again
+                buffer.position = max(buffer.position, self._reader.position)
         for lease in added:
-            lease.delivered_next = lease.next_sequence  # what is outstanding comes again
-            kept[lease.shard_id] = Buffer(lease, lease.next_sequence)
+            if lease not in self._begun:
+                lease.delivered_next = lease.next_sequence  # what an earlier iteration left outstanding comes again
+                self._begun.add(lease)
+            kept[lease.shard_id] = Buffer(lease, max(lease.next_sequence, lease.delivered_next))
         self._buffers = kept
         self._buffered_bytes = sum(buffer.body_bytes for buffer in kept.values())
-        if self._reader is not None and all(lease.next_sequence >= self._reader.position for lease in added):
-            self._reader.select(kept.keys())
+        reader = self._reader
+        if reader is not None and kept and all(kept[lease.shard_id].position >= reader.position for lease in added):
+            reader.select(kept.keys())
         else:
             self._aim()
 
@@ -79,7 +89,7 @@ class Intake:
             try:
                 batch = next(self._published, None)
             except TrimmedData:
-                self._skip_what_expired()
+                self._aim()
                 continue
             except CorruptLog as error:
                 self._damage = error
@@ -111,7 +121,7 @@ class Intake:
         for buffer in ended:
             if self._reader.position >= ends[buffer.held.shard_id]:
                 if buffer.records:
-                    buffer.since_us = 0
+                    buffer.since_us = -self._wait_us
                 elif buffer.held.is_settled:
                     found.append(buffer.held)
         return found
@@ -124,9 +134,9 @@ class Intake:
         oldest = min(waiting, key=lambda buffer: buffer.since_us)
         is_at_limit = self._damage is not None or self._buffered_bytes >= PREFETCH_BYTES_MAX
         if at_once or is_at_limit or now_us - oldest.since_us >= self._wait_us:
-            return oldest.held, self._deliver(oldest, now_us)
+            return self._delivered(oldest, now_us)
         full = next((buffer for buffer in waiting if len(buffer.records) >= self._records_max), None)
-        return None if full is None else (full.held, self._deliver(full, now_us))
+        return None if full is None else self._delivered(full, now_us)
 
     def next_due_us(self) -> int | None:
         """When the next batch has waited long enough; None: nothing is gathered."""
@@ -136,10 +146,12 @@ class Intake:
 
     def _aim(self) -> None:
         """Go on where all that is followed was read."""
+        self._damage = None
         if not self._buffers:
             self._reader = self._published = None
             return
-        start = max(min(buffer.position for buffer in self._buffers.values()), self._source.trim_horizon)
+        self._skip_what_expired()
+        start = min(buffer.position for buffer in self._buffers.values())
         self._reader = self._source.reader(start, self._buffers.keys(), on_damage=self._on_damage)
         self._published = None
 
@@ -159,15 +171,17 @@ class Intake:
         buffer.position = records[-1].sequence + 1
         return len(buffer.records) >= self._records_max
 
-    def _deliver(self, buffer: Buffer, now_us: int) -> list[Record]:
+    def _delivered(self, buffer: Buffer, now_us: int) -> tuple[Held, list[Record]] | None:
+        """A shard's next batch, unless its lease is about to go."""
         records = buffer.records[: self._records_max]
+        if not buffer.held.delivers(records[-1].sequence + 1):
+            return None
         delivered_bytes = buffer.body_bytes * len(records) // len(buffer.records)
         buffer.records = buffer.records[self._records_max :]
         buffer.body_bytes -= delivered_bytes
         self._buffered_bytes -= delivered_bytes
         buffer.since_us = now_us
-        buffer.held.delivered_next = records[-1].sequence + 1
-        return records
+        return buffer.held, records
 
     def _raise_damage(self) -> None:
         assert self._damage is not None
@@ -179,10 +193,9 @@ class Intake:
         for buffer in self._buffers.values():
             if buffer.position < horizon:
                 _log.warning(
-                    "shard %s: records from %d to %d (exclusive) expired before they were consumed",
+                    "shard %s: what it had from %d to %d (exclusive) expired before it was consumed",
                     buffer.held.shard_id,
                     buffer.position,
                     horizon,
                 )
                 buffer.position = horizon
-        self._aim()

@@ -21,9 +21,17 @@ class Observer:
         self._lease_us = lease_us
         self._is_alive = is_alive
         self._since_us: dict[tuple[str, str], tuple[Any, int]] = {}
+        self._generation = 0
+
+    def was_held_up(self, duration_us: int) -> None:
+        """So long it waited to write: who also did, behind somebody frozen inside a transaction, is not dead."""
+        self._since_us = {key: (value, since_us + duration_us) for key, (value, since_us) in self._since_us.items()}
 
     def absent(self, view: View, now_us: int) -> Absent:
         """Whom it takes for gone, given what it sees now and saw before."""
+        if view.group.generation != self._generation:  # counters begin anew, too
+            self._generation = view.group.generation
+            self._since_us.clear()
         seen: dict[tuple[str, str], tuple[Any, int]] = {}
 
         def has_stood(kind: str, name: str, value: object, duration_us: int) -> bool:
@@ -37,17 +45,17 @@ class Observer:
         for name, row in view.workers.items():
             has_stopped = has_stood("worker", name, (row.instance, row.counter), row.lease_us)
             if row.instance != self._me.instance and (has_stopped or not self._is_alive(row.instance)):
-                workers.add(name)
+                workers.add((name, row.instance, row.counter))
         leases, overdue = set(), set()
         for shard_id, lease in view.leases.items():
             if lease.owner is None or self._me.holds(lease):
                 continue
             duration_us = durations.get(lease.owner, self._lease_us)
             if has_stood("lease", shard_id, (lease.instance, lease.counter), duration_us):
-                leases.add(shard_id)
+                leases.add((shard_id, lease.instance, lease.counter))
             if lease.wanted_by == self._me.name and has_stood(
                 "asked", shard_id, (lease.instance, lease.taken), duration_us
             ):
-                overdue.add(shard_id)
+                overdue.add((shard_id, lease.instance, lease.taken))
         self._since_us = seen
-        return Absent(leases, workers, overdue)
+        return Absent(view.group.generation, leases, workers, overdue)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar, get_args
 
 from shardlog.clock import MICROSECOND
 from shardlog.consumer.assignment import Me
@@ -37,6 +39,8 @@ CYCLES_PER_LEASE: Final = 6
 ATTEMPTS: Final = 10
 BACK_OFF_FIRST: Final = timedelta(milliseconds=100)
 BACK_OFF_MAX: Final = timedelta(seconds=30)
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger("shardlog")
 
@@ -100,6 +104,8 @@ class Worker:
         self._consuming = threading.Lock()
         self._is_stopping = False
         self._is_closed = False
+        self._process = os.getpid()
+        self._failure: InvalidArgument | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._described: StreamDescription | None = None
         self._syncs_first = source.describe().durability == "os"
@@ -119,14 +125,10 @@ class Worker:
         and not another worker's was delivered. What is not checkpointed comes again at the next call. Damage raises
         CorruptLog when all before it was delivered; with "gap" it is logged and skipped.
 
-        Raises InvalidArgument where a live worker has the same name, Closed, StorageFull, StorageFailed.
+        Raises InvalidArgument where a live worker has the same name, or the group was deleted; Closed, StorageFull,
+        StorageFailed.
         """
-        if type(max_records) is not int or not 1 <= max_records <= RECORDS_MAX:
-            raise InvalidArgument(f"max_records: expected 1 to {RECORDS_MAX}, found {max_records!r}")
-        if not isinstance(wait, timedelta) or wait < timedelta(0):
-            raise InvalidArgument(f"wait: expected a timedelta, 0 or more, found {wait!r}")
-        intake = Intake(self._source, max_records, wait // MICROSECOND, on_damage)
-        return self._batches(intake, until_drained, _Over())
+        return self._batches(self._intake(max_records, wait, on_damage), until_drained, _Over())
 
     def run(
         self,
@@ -142,7 +144,9 @@ class Worker:
         A batch whose handler raises is given to it again, after a pause that doubles; after so many attempts the
         handler's error is raised, and the batch stays with the group. Leases are given back on the way out.
         """
-        with self, called_at_sigterm(self.stop):
+        if type(attempts) is not int or attempts < 1:
+            raise InvalidArgument(f"attempts: expected 1 or more, found {attempts!r}")
+        with called_at_sigterm(self.stop), self:
             for batch in self.batches(max_records, wait, until_drained):
                 try:
                     if self._handled(handler, batch, attempts):
@@ -158,25 +162,20 @@ class Worker:
         *,
         on_damage: OnDamage = "raise",
     ) -> AsyncIterator[Batch]:
-        """`batches` for asyncio; reading and waiting take a thread."""
-        intake = Intake(self._source, max_records, wait // MICROSECOND, on_damage)
+        """`batches` for asyncio; reading and waiting take a thread of its own."""
         over = _Over()
-        batches = self._batches(intake, until_drained, over)
+        batches = self._batches(self._intake(max_records, wait, on_damage), until_drained, over)
+        executor = ThreadPoolExecutor(1, f"shardlog-batches-{self.name}")
         try:
-            while True:
-                following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
-                try:
-                    batch = await asyncio.shield(following)
-                except asyncio.CancelledError:
-                    over.is_over = True
-                    self._bell.ring()
-                    await asyncio.wait([following])
-                    raise
-                if batch is None:
-                    return
+            while (batch := await _outcome(executor.submit(next, batches, None))) is not None:
                 yield batch
         finally:
-            batches.close()
+            over.is_over = True
+            self._bell.ring()
+            try:
+                await _outcome(executor.submit(batches.close))  # behind what was cancelled
+            finally:
+                executor.shutdown(wait=False)
 
     def stop(self) -> None:
         """End `batches` and `run` after the batch in hand. From any thread, or a signal handler."""
@@ -185,23 +184,31 @@ class Worker:
 
     def close(self) -> None:
         """Stop, and give all leases back. Twice is harmless."""
+        if os.getpid() != self._process:
+            return  # a forked child: the leases are its parent's, and locks may be held for ever
         with self._starting:
             if self._is_closed:
                 return
             self._is_closed = True
             thread, self._thread = self._thread, None
-        self.stop()
-        self._cycle_bell.ring()
-        if thread is not None:
-            if self._unsubscribe is not None:
-                self._unsubscribe()
-            thread.join()
-            with suppress(Closed):
-                self._coordinator.leave()
-        self._lock.close()
+        try:
+            self.stop()
+            self._cycle_bell.ring()
+            if thread is not None:
+                if self._unsubscribe is not None:
+                    self._unsubscribe()
+                thread.join()
+                with suppress(Closed):
+                    self._coordinator.leave()
+        finally:
+            self._lock.close()  # where it was interrupted, others see that it is gone
 
     def __enter__(self) -> Self:
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -210,18 +217,25 @@ class Worker:
         self.close()
 
     def _start(self) -> None:
-        """Make the worker known, take what leases there are, and go on doing so in a thread. Once."""
+        """Make the worker known, take what leases there are, and look after them in a thread. Once."""
+        self._check_open()
         with self._starting:
-            if self._is_closed:
-                raise Closed(f"worker {self.name}: it was closed")
+            self._check_open()
             if self._thread is not None:
                 return
-            self._lock.try_exclusive(self._me.instance)
-            self._coordinator.start()
-            self._coordinator.cycle()
+            self._join()
             self._unsubscribe = self._source.subscribe(self._bell.ring)
             self._thread = threading.Thread(target=self._cycle, name=f"shardlog-worker-{self.name}", daemon=True)
             self._thread.start()
+
+    def _join(self) -> None:
+        self._lock.try_exclusive(self._me.instance)
+        self._coordinator.start()
+        self._coordinator.cycle()
+
+    def _check_open(self) -> None:
+        if self._is_closed or os.getpid() != self._process:
+            raise Closed(f"worker {self.name}: it was closed, or inherited through a fork")
 
     def _cycle(self) -> None:
         while not self._is_closed:
@@ -234,10 +248,23 @@ class Worker:
             except Closed:
                 self.stop()
                 return
+            except InvalidArgument as error:
+                self._failure = error
             except ShardlogError as error:
                 _log.error("worker %s: looking after its leases failed, and is tried again: %s", self.name, error)
+            else:
+                self._failure = None
             if self._coordinator.held.keys() != before.keys():
                 self._bell.ring()
+
+    def _intake(self, max_records: int, wait: timedelta, on_damage: OnDamage) -> Intake:
+        if type(max_records) is not int or not 1 <= max_records <= RECORDS_MAX:
+            raise InvalidArgument(f"max_records: expected 1 to {RECORDS_MAX}, found {max_records!r}")
+        if not isinstance(wait, timedelta) or wait < timedelta(0):
+            raise InvalidArgument(f"wait: expected a timedelta, 0 or more, found {wait!r}")
+        if on_damage not in get_args(OnDamage):
+            raise InvalidArgument(f"on_damage: expected 'raise' or 'gap', found {on_damage!r}")
+        return Intake(self._source, max_records, wait // MICROSECOND, on_damage)
 
     def _batches(self, intake: Intake, until_drained: bool, over: _Over) -> Generator[Batch, None, None]:
         self._start()
@@ -255,6 +282,9 @@ class Worker:
 
     def _next(self, intake: Intake, at_once: bool) -> Batch | None:
         """The next batch, or None after waiting for one (or, `at_once`, for another worker) for a while."""
+        self._source.describe()  # raises Closed, where it was inherited through a fork as well
+        if self._failure is not None:
+            raise self._failure
         if not self._coordinator.is_fresh:
             self._coordinator.cycle()  # the process stood still: somebody else may have the leases
         intake.follow(self._coordinator.held.values())
@@ -317,7 +347,11 @@ class Worker:
             except Exception as error:
                 if attempt == attempts:
                     raise
-                _log.warning("worker %s: attempt %d at a batch of %s: %r", self.name, attempt, batch.shard_id, error)
+                _log.warning(
+                    "worker %s: attempt %d of %d at records %d to %d of shard %s failed: %s: %s",
+                    *(self.name, attempt, attempts, batch.records[0].sequence, batch.records[-1].sequence),
+                    *(batch.shard_id, type(error).__name__, error),
+                )
             self._pause(int(pause_us * self._choice.uniform(0.5, 1)))
             pause_us = min(2 * pause_us, BACK_OFF_MAX // MICROSECOND)
             if self._is_stopping or batch.is_lost:
@@ -336,3 +370,13 @@ class _Over:
     """Set when the task that iterates was cancelled."""
 
     is_over: bool = False
+
+
+async def _outcome(future: Future[Result]) -> Result:
+    """What a thread makes of it; cancelled, the thread goes on by itself, and what it gives is nobody's."""
+    waiting = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise

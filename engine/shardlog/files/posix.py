@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,7 +167,14 @@ class PosixFiles:
     def open_to_read(self, path: str) -> File:
         """See `Files`."""
         with translated("open", path):
-            return PosixFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+            # Not blocking: to open a pipe would wait for whoever writes to it.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            file = PosixFile(descriptor, path)
+            is_file = path == os.devnull or stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if not is_file:
+            file.close()
+            raise StorageFailed(f"open {path}: expected a regular file, found something else")
+        return file
 
     def create(self, path: str) -> File:
         """See `Files`."""

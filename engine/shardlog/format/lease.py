@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgpack
+import ormsgpack
 
 from shardlog.errors import CorruptLog, UnsupportedVersion
 from shardlog.format.checksum import crc32c
@@ -67,6 +68,19 @@ class LeaseRow:
         """Where reading goes on."""
         return self.start if self.checkpoint is None else max(self.start, self.checkpoint + 1)
 
+    def at(self, checkpoint: int) -> LeaseRow:
+        """The same, its checkpoint moved. Much faster than `dataclasses.replace`: it is written for each batch."""
+        return LeaseRow(
+            self.owner,
+            self.instance,
+            self.counter,
+            self.taken,
+            self.start,
+            checkpoint,
+            self.is_finished,
+            self.wanted_by,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
@@ -101,7 +115,7 @@ def parse_key(key: bytes) -> tuple[bytes, str, str]:
 
 def encode_row(key: bytes, row: Row) -> bytes:
     """The value of a row."""
-    content: bytes = msgpack.packb((VERSION, *_FIELDS[type(row)](row)))
+    content = ormsgpack.packb((VERSION, *_FIELDS[type(row)](row)))
     return _CRC.pack(crc32c(key + content)) + content
 
 

@@ -111,6 +111,11 @@ class OpenStream:
         assert isinstance(found, kind)
         return found
 
+    def attachment(self, kind: type[Attachment]) -> Attachment | None:
+        """The same, if it was made already."""
+        found = self._attachments.get(kind)
+        return found if isinstance(found, kind) else None
+
     def append(self, request: Request) -> Appended:
         """Commit a request; see `GroupCommit.append`."""
         appended = self.commits.append(request)

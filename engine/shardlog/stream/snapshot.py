@@ -1,11 +1,12 @@
 """A snapshot: a copy of one stream, as of one moment, in a store of its own, taken while others append.
 
-One tail says what is in it. Sealed segments get a second name (a hard link; nothing ever writes to them in place) or
-are copied where that cannot be; the active one is copied up to the tail; MARK is new. The store is made under a
-temporary name, synced, and renamed: it is there whole or not at all.
+One tail says what is in it. Sealed segments get a second name first (a hard link; nothing ever writes to them in
+place), so that they cannot expire meanwhile, and are then copied one by one; the active one is copied up to the tail;
+MARK is new. The store is made under a temporary name, synced, and renamed: it is there whole or not at all.
 
-A link shares its bytes with the source: appends, expiry, repair and deletion on either side do not touch the other, but
-a bit that flips on the disk is flipped in both. `copies=True` copies everything.
+So damage to either side leaves the other good. With `links` the links stay: no space, hardly any time, and appends,
+expiry, repair and deletion on either side still do not touch the other; but both names stand for the same bytes on the
+disk, and what happens to those happens to both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -33,7 +35,9 @@ _TRIES: Final = 10
 """Segments may expire while they are linked; then the snapshot begins anew at a later tail."""
 
 
-def take_snapshot(stream: OpenStream, dest: str, *, copies: bool = False) -> None:
+def take_snapshot(
+    stream: OpenStream, dest: str, *, links: bool = False, copy_consumers: Callable[[str], None] = lambda _: None
+) -> None:
     """Copy a stream into a new store at `dest`, which must not exist or be an empty directory.
 
     Raises InvalidArgument, CorruptLog (the stream's end is damaged: repair or salvage it), StorageFull, StorageFailed.
@@ -42,6 +46,9 @@ def take_snapshot(stream: OpenStream, dest: str, *, copies: bool = False) -> Non
     if os.path.lexists(dest) and not (os.path.isdir(dest) and not os.listdir(dest)):
         raise InvalidArgument(f"{dest}: expected nothing there, or an empty directory")
     parent = os.path.dirname(dest)
+    store = os.path.realpath(f"{stream.path}/../../..")
+    if os.path.commonpath([store, os.path.realpath(dest)]) == store:
+        raise InvalidArgument(f"{dest}: expected a place outside the store {store}")
     _make_directories(files, parent)
     check_filesystem(parent)
     if stream.damage:
@@ -51,7 +58,7 @@ def take_snapshot(stream: OpenStream, dest: str, *, copies: bool = False) -> Non
     try:
         for attempt in range(_TRIES):
             try:
-                _fill(stream, files, temporary, copies)
+                _fill(stream, files, temporary, links, copy_consumers)
                 break
             except TrimmedData:
                 if attempt + 1 == _TRIES:
@@ -74,26 +81,29 @@ def _make_directories(files: Files, path: str) -> None:
         files.sync_directory(os.path.dirname(path), Site.STORE_ENTRY)
 
 
-def _fill(stream: OpenStream, files: Files, store: str, copies: bool) -> None:
+def _fill(stream: OpenStream, files: Files, store: str, links: bool, copy_consumers: Callable[[str], None]) -> None:
     state = stream.state()
     path = f"{store}/{names.STREAMS}/{state.name}/{state.label}"
     log_path = f"{path}/{names.LOG}"
     for directory in (f"{store}/{names.STREAMS}", os.path.dirname(path), path, log_path, f"{path}/{names.INDEX}"):
         files.make_directory(directory)
     files.open_lock(f"{path}/{names.LOCK}").close()
+    copy_consumers(path)  # first: then no checkpoint lies beyond the tail
     tail = stream.tail()
+    linked = []
     for segment in _segments(stream, tail):
         name = names.segment_name(*segment)
         source = stream.segments.path_of(*segment)
         try:
             if segment.segment_id == tail.segment_id:
                 copy(files, source, f"{log_path}/{name}", tail.offset, Site.SEGMENT_HEADER)
-            elif copies:
-                copy(files, source, f"{log_path}/{name}", None, Site.SEGMENT_HEADER)
-            else:
-                link_or_copy(files, source, f"{log_path}/{name}", Site.SEGMENT_HEADER)
+            elif link_or_copy(files, source, f"{log_path}/{name}", Site.SEGMENT_HEADER):
+                linked.append(f"{log_path}/{name}")
         except FileNotFoundError:
             raise TrimmedData(f"{source}: the segment is gone; its records have expired") from None
+    for name in () if links else linked:
+        copy(files, name, name + names.TEMPORARY, None, Site.SEGMENT_HEADER)
+        files.rename(name + names.TEMPORARY, name)
     _make_mark(files, path, tail)
     store_uuid = stream.segments.header(tail.segment_first, tail.segment_id).store_uuid
     file = files.create(f"{store}/{names.STORE}")

@@ -9,6 +9,7 @@ What the model takes for granted, and what it does not:
 - A sync of a file makes its content and size durable, and says nothing about its name.
 - A name (made, removed, renamed) is durable after a sync of its directory. A rename takes place or not, in any order
   with data and with other names. A file whose name is lost is gone.
+- What LMDB makes durable beside the file layer is there from its mark on, whole.
 - Changes to a file before a sync that *failed* may never reach the disk, though later syncs succeed and reads show
   them: they stay a matter of chance until other writes cover them. Names stay pending: they are in a journal, which
   takes the file system down when it fails.
@@ -34,10 +35,12 @@ from shardlog.testing.operations import (
     DirectorySynced,
     FileChange,
     Image,
+    Marked,
     NameChange,
     Opened,
     Operation,
     Outcome,
+    Placed,
     Renamed,
     Synced,
     Truncated,
@@ -132,6 +135,8 @@ class Disk:
                     _settle(self._nodes[found], outcome)
             case Created() | DirectoryMade() | DirectoryRemoved() | Renamed() | Unlinked():
                 self._change_names(operation)
+            case Marked(Placed(path, content)):
+                self._place(path, content)
         self._index += 1
 
     def pending(self) -> list[Pending]:
@@ -223,6 +228,16 @@ class Disk:
                 if before is not after:
                     raise ValueError(f"{source} to {target}: renames between directories are not modelled")
                 self._name(before, {old_name: None, new_name: self._find(source)})
+
+    def _place(self, path: str, content: bytes | None) -> None:
+        directory, name = self._parent(path)
+        found = directory.names.get(name)
+        if found is None:
+            directory.names[name] = self._new_node(content)
+        elif content is not None:
+            self._nodes[found].content = content
+            self._nodes[found].seen.clear()
+        self._trees.clear()
 
     def _name(self, directory: _Node, names: Mapping[str, int | None]) -> None:
         directory.changes.append(_Change(self._index, names, (ABSENT, WHOLE)))

@@ -14,17 +14,25 @@ from shardlog.testing.operations import Image
 
 DIGEST_BYTES: Final = 16
 _MEMORY: Final = "/dev/shm"  # noqa: S108 - a directory of our own is made in it
+_MEMORY_BYTES_MIN: Final = 512 << 20
+"""Containers often have less there, which is too little for several stores at once."""
 
 
 @contextmanager
 def scratch_directory() -> Iterator[str]:
-    """An empty directory, in memory where there is such a file system, that goes away afterwards."""
-    place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    path = tempfile.mkdtemp(prefix="shardlog-crash-", dir=place)
+    """An empty directory, in memory where there is such a file system with room, that goes away afterwards."""
+    path = tempfile.mkdtemp(prefix="shardlog-crash-", dir=_MEMORY if _has_memory() else None)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _has_memory() -> bool:
+    if not os.access(_MEMORY, os.W_OK):
+        return False
+    status = os.statvfs(_MEMORY)
+    return status.f_bavail * status.f_frsize >= _MEMORY_BYTES_MIN
 
 
 def content_digest(content: bytes) -> bytes:

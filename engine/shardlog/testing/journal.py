@@ -7,10 +7,13 @@ from several threads. `abandon` leaves everything as a killed process would.
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
 from itertools import count
 from typing import Any, Final
 
@@ -20,16 +23,21 @@ from shardlog.errors import InvalidArgument, ShardlogError, StorageFull, StreamD
 from shardlog.files.protocol import Files
 from shardlog.format import names
 from shardlog.format.record import Record
+from shardlog.index.lmdb_files import DATA_FILE
 from shardlog.model import Appended, Change, Gap
 from shardlog.options import Durability
 from shardlog.stream.open_stream import Surroundings
+from shardlog.stream.sampling import hash_of
 from shardlog.testing.failing import Killed
-from shardlog.testing.operations import Marked, Recording
+from shardlog.testing.operations import Marked, Placed, Recording
 from shardlog.testing.promises import (
     Acknowledged,
     Appending,
     Changed,
     Changing,
+    Checkpointed,
+    Copied,
+    Copying,
     Created,
     Creating,
     Deleted,
@@ -46,6 +54,9 @@ from shardlog.testing.promises import (
 STORE: Final = "store"
 """The store's directory within the recorded one."""
 
+GROUP: Final = "group"
+"""The consumers of each stream that has some."""
+
 Catalogue = Mapping[str, tuple[StreamKey, int, int, Change]]
 """What was appended, by the id in its keys: stream, append, place in it, and the change itself."""
 
@@ -60,9 +71,13 @@ class Sight:
     strange: tuple[str, ...]
     shards: tuple[str, ...]
     """The shard of each record of `numbers`."""
+    hashes: tuple[int, ...]
+    """And the hash of its keys, which routes it."""
     positions: tuple[tuple[str, int | None], ...]
     look: Look
     next_sequence: int
+    checkpoint: int = 0
+    """How far the group of consumers is, if there is one; 0: nowhere."""
 
 
 def ignore(mark: object) -> None:
@@ -72,8 +87,8 @@ def ignore(mark: object) -> None:
 def look_of(stream: Stream) -> Look:
     """What a stream is, its records apart."""
     description = stream.describe()
-    shards = tuple((shard.shard_id, shard.end_sequence is None) for shard in description.shards)
-    return Look(description.status, stream.trim_horizon, shards)
+    horizon = stream.trim_horizon
+    return Look(description.status, horizon, description.shards, description.retention, description.sharding)
 
 
 def catalogue_of(recording: Recording) -> Catalogue:
@@ -102,6 +117,11 @@ def _change(append: int, place: int, payload: int) -> Change:
             return Change.modify(keys, old=image, new={**keys, "text": ""})
         case _:
             return Change.remove(keys, image)
+
+
+@cache
+def _hash_of(item: str) -> int:
+    return hash_of({"id": item})
 
 
 class Journal:
@@ -217,9 +237,48 @@ class Journal:
     def change(self, key: StreamKey, change: Callable[[Stream], object]) -> None:
         """Change what a stream is: its shards, its trim horizon, whether it takes records."""
         stream = self.stream(key)
-        self._mark(Changing(key))
+        changing = Changing(key)
+        self._mark(changing)
         change(stream)
-        self._mark(Changed(key, look_of(stream)))
+        look = look_of(stream)
+        changing.becomes.append(look)
+        self._mark(Changed(key, look))
+
+    def consume(self, key: StreamKey) -> None:
+        """Handle what there is in a stream of one shard, in small batches, and checkpoint each."""
+        stream = self.stream(key)
+        directory = f"{self._root}/{self._consumers(key)}"
+        if not self.files.exists(directory):
+            os.mkdir(directory)
+            self._mark(Placed(self._consumers(key), None))
+        group = stream.group(GROUP)
+        self._note_consumers(key)
+        with group.worker("worker") as worker:
+            for batch in worker.batches(max_records=3, wait=timedelta(0), until_drained=True):
+                batch.checkpoint()
+                self._note_consumers(key)
+                self._mark(Checkpointed(key, batch.records[-1].sequence))
+        self._note_consumers(key)
+
+    def _consumers(self, key: StreamKey) -> str:
+        return f"{STORE}/{names.STREAMS}/{key.name}/{key.label}/{names.CONSUMERS}"
+
+    def _note_consumers(self, key: StreamKey) -> None:
+        """What LMDB has synced, as it is in its file: nobody writes to it just now."""
+        path = f"{self._consumers(key)}/{DATA_FILE}"
+        self._mark(Placed(path, self._content(f"{self._root}/{path}")))
+
+    def _checkpoint(self, key: StreamKey) -> int:
+        if not self.files.exists(f"{self._root}/{self._consumers(key)}/{DATA_FILE}"):
+            return 0
+        leases = self.stream(key).group(GROUP).leases()
+        return max([0, *(lease.checkpoint for lease in leases if isinstance(lease.checkpoint, int))])
+
+    def snapshot(self, key: StreamKey, name: str) -> None:
+        """Copy a stream into a store of its own, beside the store."""
+        self._mark(Copying(key, name))
+        self.stream(key).snapshot(f"{self._root}/{name}")
+        self._mark(Copied(key, name))
 
     def delete(self, key: StreamKey) -> None:
         """Delete a stream, the only one of its name."""
@@ -233,20 +292,25 @@ class Journal:
         numbers: list[Number] = []
         strange: list[str] = []
         shards: list[str] = []
+        hashes: list[int] = []
         for record in stream.read():
             number = self._recognised(key, record)
             if number is None:
                 strange.append(repr(record)[:300])
             else:
                 numbers.append(number)
-                shards.append(record.shard_id if isinstance(record, Record) else "")
+                assert isinstance(record, Record)
+                shards.append(record.shard_id)
+                hashes.append(_hash_of(record.keys["id"]))
         sight = Sight(
             tuple(numbers),
             tuple(strange),
             tuple(shards),
+            tuple(hashes),
             tuple((producer, stream.position(producer)) for producer in producers),
             look_of(stream),
             stream.next_sequence,
+            self._checkpoint(key),
         )
         self._mark(Seen(key, sight.numbers, is_settled))
         return sight

@@ -121,6 +121,14 @@ class Marked:
     mark: object
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A mark: LMDB, whose files do not go through the file layer, has made a file durable, or a directory (None)."""
+
+    path: str
+    content: bytes | None
+
+
 FileChange = Written | Truncated | Allocated
 NameChange = Created | DirectoryMade | DirectoryRemoved | Renamed | Unlinked
 Operation = Opened | FileChange | NameChange | Synced | DirectorySynced | Marked

@@ -19,6 +19,7 @@ from shardlog.errors import StreamDisabled
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Files
 from shardlog.format import names
+from shardlog.model import HASH_RANGE_END
 from shardlog.testing.clock import ManualClock
 from shardlog.testing.images import materialise
 from shardlog.testing.journal import STORE, Catalogue, Journal, Sight, ignore
@@ -191,8 +192,29 @@ def sight_violations(stream: StreamPromise, appends: dict[int, AppendPromise], s
     yield from (f"a record that nobody appended: {record}" for record in sight.strange)
     yield from _number_violations(stream, appends, sight)
     yield from _append_violations(stream, appends, sight)
-    if stream.look is not None and stream.phase == "existing" and sight.look != stream.look:
-        yield f"it was {stream.look}, now it is {sight.look}"
+    if stream.looks and stream.phase == "existing" and sight.look not in stream.looks:
+        yield f"it was {' or '.join(map(str, stream.looks))}, now it is {sight.look}"
+    yield from _shard_violations(sight)
+    if sight.checkpoint < stream.checkpoint:
+        yield f"a consumer had come to {stream.checkpoint}, now it is at {sight.checkpoint}"
+    if sight.checkpoint >= sight.next_sequence:
+        yield f"a consumer is at {sight.checkpoint}, and the next record gets {sight.next_sequence}"
+
+
+def _shard_violations(sight: Sight) -> Iterator[str]:
+    """Open shards partition the range of hashes, and each record is in the shard that was open for it."""
+    ranges = sorted(shard.hash_range for shard in sight.look.shards if shard.end_sequence is None)
+    if sight.look.status == "ENABLED":
+        bounds = [0, *(end for _, end in ranges)]
+        if [first for first, _ in ranges] != bounds[:-1] or bounds[-1] != HASH_RANGE_END:
+            yield f"open shards do not partition the range: {ranges}"
+    shards = {shard.shard_id: shard for shard in sight.look.shards}
+    for number, shard_id, hashed in zip(sight.numbers, sight.shards, sight.hashes, strict=True):
+        shard = shards.get(shard_id)
+        if shard is None or not shard.hash_range[0] <= hashed < shard.hash_range[1]:
+            yield f"{number} went astray, to {shard}"
+        elif number.sequence < shard.first_sequence or number.sequence >= (shard.end_sequence or number.sequence + 1):
+            yield f"{number} is in a shard that was not open then, {shard}"
 
 
 def _number_violations(stream: StreamPromise, appends: dict[int, AppendPromise], sight: Sight) -> Iterator[str]:
@@ -248,8 +270,22 @@ def _position_violations(appends: dict[int, AppendPromise], sight: Sight) -> Ite
         if producer is not None:
             expected[producer[0]] = max(expected.get(producer[0], 0), producer[1])
     for name, position in sight.positions:
-        if position != expected.get(name):
+        if position != expected.get(name) and position not in _unknown_positions(name, shown, appends, sight):
             yield f"the position of {name} is {position}, and the last of its records has {expected.get(name)}"
+
+
+def _unknown_positions(name: str, shown: set[int], appends: dict[int, AppendPromise], sight: Sight) -> set[int]:
+    """Of a producer's appends of which nobody was told: they may have been made, and have expired since."""
+    if sight.look.trim_horizon == 1:
+        return set()
+    return {
+        append.producer[1]
+        for number, append in appends.items()
+        if append.producer
+        and append.producer[0] == name
+        and append.state in ("in flight", "lost")
+        and number not in shown
+    }
 
 
 def _is_expired(append: AppendPromise, sight: Sight) -> bool:

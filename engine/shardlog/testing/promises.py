@@ -9,8 +9,9 @@ and the syncs between them, into what must be true after a crash at that point:
   for ever. Where the reader was the first after a crash (`is_settled`), what did not show then is lost: it may come
   back only as if it had been appended since.
 - `Changing` a stream (its shards, its trim horizon, whether it takes records) ends with `Changed`, and what the stream
-  looks like then is durable at every level; in between the old or a new look holds.
+  looks like then is durable at every level; in between the old or the new look holds.
 - Streams exist from `Created` on, and are gone from `Deleted` on; while `Deleting` either holds.
+- What a consumer has `Checkpointed` is durable at every level, and so is the checkpoint.
 - `SetAside` bytes must be in lost+found, or still where they were.
 """
 
@@ -19,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from shardlog.files.protocol import Site
-from shardlog.model import Change
-from shardlog.options import Durability
+from shardlog.model import Change, ShardDescription
+from shardlog.options import Durability, ShardingPolicy
 from shardlog.testing.operations import Created as FileCreated
 from shardlog.testing.operations import DirectorySynced, Marked, Opened, Operation, Outcome, Synced
 
@@ -107,15 +109,17 @@ class Look(NamedTuple):
 
     status: str
     trim_horizon: int
-    shards: tuple[tuple[str, bool], ...]
-    """Shard ids, and whether they are open."""
+    shards: tuple[ShardDescription, ...]
+    retention: timedelta | None = None
+    sharding: ShardingPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Changing:
-    """The stream is about to be changed."""
+    """The stream is about to be changed. `becomes`: what it is then, filled in when that is known."""
 
     stream: StreamKey
+    becomes: list[Look] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,30 @@ class Changed:
 
     stream: StreamKey
     look: Look
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """The stream is about to be copied into a store of that name."""
+
+    stream: StreamKey
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """It was, and the copy is durable."""
+
+    stream: StreamKey
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """A consumer has handled the records up to a number, of a stream of one shard."""
+
+    stream: StreamKey
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +196,15 @@ class AppendPromise:
 
 @dataclass(slots=True)
 class StreamPromise:
-    """One stream. `given` has every number that anybody was told, and what it belongs to; `look` None: it changes."""
+    """One stream. `given` has every number that anybody was told, and what it belongs to.
+
+    `looks`: what it may be, one of these; empty where nobody knows, after a change that was interrupted.
+    """
 
     durability: Durability
-    look: Look | None = None
+    looks: tuple[Look, ...] = ()
+    checkpoint: int = 0
+    """The last number that a consumer has handled."""
     phase: Phase = "existing"
     given: dict[int, Number] = field(default_factory=dict)
 
@@ -224,7 +257,7 @@ class Promises:
                 self.creating[name] = durability
             case Created(stream, durability, look):
                 self.creating.pop(stream.name, None)
-                self.streams[stream] = StreamPromise(durability, look)
+                self.streams[stream] = StreamPromise(durability, (look,))
             case Appending(stream, append, changes, producer, position):
                 self.appends[append] = AppendPromise(
                     stream,
@@ -240,10 +273,16 @@ class Promises:
             case MadeDurable(stream):
                 for append in self._acknowledged(stream):
                     self.appends[append].is_durable = True
-            case Changing(stream):
-                self._stream(stream).look = None
+            case Changing(stream, becomes):
+                promise = self._stream(stream)
+                promise.looks = (*promise.looks, *becomes) if becomes and promise.looks else ()
             case Changed(stream, look):
-                self._stream(stream).look = look
+                self._stream(stream).looks = (look,)
+            case Checkpointed(stream, sequence):
+                self._stream(stream).checkpoint = sequence
+                for handled in self.of_stream(stream).values():
+                    if handled.numbers and handled.numbers[-1].sequence <= sequence:
+                        handled.is_durable = True
             case Deleting(stream):
                 self._stream(stream).phase = "deleting"
             case Deleted(stream):
