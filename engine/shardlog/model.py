@@ -22,6 +22,9 @@ REMOVE: Final = 3
 EVENT_NAMES: Final[dict[int, Event]] = {INSERT: "INSERT", MODIFY: "MODIFY", REMOVE: "REMOVE"}
 EVENT_CODES: Final[dict[str, int]] = {name: code for code, name in EVENT_NAMES.items()}
 
+IDENTITY: Final = "identity"
+"""The optional field of a record that names the service which made the change."""
+
 HASH_RANGE_END: Final = 1 << 128
 
 
@@ -35,7 +38,9 @@ class Change:
     # The row as it will be encoded, so that appending a thousand changes makes no lists.
     __slots__ = ("row",)
 
-    def __init__(self, event: Event, keys: Image, new: Image | None, old: Image | None) -> None:
+    def __init__(
+        self, event: Event, keys: Image, new: Image | None, old: Image | None, identity: str | None = None
+    ) -> None:
         code = EVENT_CODES.get(event)
         if code is None:
             raise InvalidArgument(f"event: expected INSERT, MODIFY or REMOVE, found {event!r}")
@@ -44,6 +49,10 @@ class Change:
         if code == REMOVE and new is not None:
             raise InvalidArgument("new: a REMOVE has no new image")
         self.row: list[Any] = [code, keys, new, old]
+        if identity is not None:
+            if type(identity) is not str or not identity:
+                raise InvalidArgument(f"identity: expected None or a non-empty string, found {identity!r:.60}")
+            self.row.append({IDENTITY: identity})
 
     @classmethod
     def insert(cls, keys: Image, new: Image | None = None) -> Change:
@@ -56,9 +65,9 @@ class Change:
         return cls("MODIFY", keys, new, old)
 
     @classmethod
-    def remove(cls, keys: Image, old: Image | None = None) -> Change:
-        """An item was removed."""
-        return cls("REMOVE", keys, None, old)
+    def remove(cls, keys: Image, old: Image | None = None, identity: str | None = None) -> Change:
+        """An item was removed. `identity`: the service that did it, where it was not the application."""
+        return cls("REMOVE", keys, None, old, identity)
 
     @property
     def event(self) -> Event:
@@ -79,6 +88,11 @@ class Change:
     def old(self) -> Image | None:
         """The item before the change."""
         return self.row[3]  # type: ignore[no-any-return]
+
+    @property
+    def identity(self) -> str | None:
+        """The service that made the change; None: the application."""
+        return self.row[4][IDENTITY] if len(self.row) > 4 else None
 
     def __eq__(self, other: object) -> bool:
         return self.row == other.row if isinstance(other, Change) else NotImplemented
@@ -121,7 +135,10 @@ class ShardDescription:
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """A stream and its shards, in lexical order of shard id. `retention` None: for ever."""
+    """A stream and its shards, in lexical order of shard id. `retention` None: for ever.
+
+    `table_arn`: the DynamoDB table whose changes it holds; its images then are DynamoDB-typed values.
+    """
 
     name: str
     label: str
@@ -136,6 +153,7 @@ class StreamDescription:
     sharding: ShardingPolicy | None
     hold: tuple[str, ...]
     hold_bytes_max: int | None
+    table_arn: str | None
     created_at: datetime
     shards: tuple[ShardDescription, ...]
 

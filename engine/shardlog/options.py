@@ -35,6 +35,7 @@ SEGMENTS_PER_RETENTION = 8
 RETENTION_MIN = timedelta(seconds=1)
 
 _STREAM_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}", re.ASCII)
+_TABLE_ARN = re.compile(r"arn:[a-z0-9-]{1,32}:dynamodb:[a-z0-9-]{1,64}:\d{12}:table/[A-Za-z0-9_.-]{1,255}", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -129,6 +130,8 @@ class StreamOptions:
     """Groups whose records do not expire before they were checkpointed."""
     hold_bytes_max: int | None = None
     """The log may grow to so many bytes for them; None: without end."""
+    table_arn: str | None = None
+    """The DynamoDB table whose changes these are; then images are DynamoDB-typed values."""
 
     @property
     def carries_new(self) -> bool:
@@ -163,6 +166,7 @@ def stream_options(
     retention: timedelta | None,
     retention_bytes: int | None,
     sharding: ShardingPolicy | None,
+    table_arn: str | None = None,
 ) -> StreamOptions:
     """Checked options; raises InvalidArgument that names the option."""
     if view_type not in get_args(ViewType):
@@ -187,7 +191,17 @@ def stream_options(
         retention=checked_retention(retention),
         retention_bytes=checked_retention_bytes(retention_bytes),
         sharding=checked_sharding(sharding),
+        table_arn=checked_table_arn(table_arn),
     )
+
+
+def checked_table_arn(table_arn: str | None) -> str | None:
+    """The ARN itself; raises InvalidArgument unless it is None or the ARN of a DynamoDB table."""
+    if table_arn is not None and not (type(table_arn) is str and _TABLE_ARN.fullmatch(table_arn)):
+        raise InvalidArgument(
+            f"table_arn: expected None or arn:aws:dynamodb:<region>:<12 digits>:table/<name>, found {table_arn!r:.300}"
+        )
+    return table_arn
 
 
 def _checked_key_names(key_names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import sys
@@ -25,9 +26,12 @@ from shardlog import (
     StreamNotFound,
     UnsupportedVersion,
 )
+from shardlog.api import open_store
+from shardlog.clock import SystemClock
 from shardlog.files.gate import GATE
 from shardlog.files.posix import PosixFiles
 from shardlog.format.checksum import crc32c
+from shardlog.stream.open_stream import Surroundings
 from shardlog.testing.clock import ManualClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -72,6 +76,26 @@ def test_streams_without_their_identity_are_not_taken_over(store: Store, store_p
     with pytest.raises(CorruptLog, match="STORE"):
         shardlog.open(store_path)
     assert not (store_path / "STORE").exists()
+
+
+class SlowToAsk(PosixFiles):
+    """Somebody else makes the store, and a stream in it, while its caller ponders that there is none."""
+
+    is_made = False
+
+    def exists(self, path: str) -> bool:
+        found = super().exists(path)
+        if path.endswith("/STORE") and not self.is_made:
+            self.is_made = True
+            with shardlog.open(os.path.dirname(path)) as store:
+                new_stream(store)
+        return found
+
+
+def test_two_may_make_a_store_at_once(store_path: Path) -> None:
+    """Who comes second opens what the first has made; it does not take the new streams for ones that lost theirs."""
+    with open_store(str(store_path), True, False, Surroundings(SlowToAsk(), SystemClock(), 10.0)) as store:
+        assert store.stream("s").append(changes(0, 1)).sequences == [1]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 100, b'{"format": 1, "uuid": "xyz"}'])

@@ -16,6 +16,7 @@ from typing import Any, Final
 import shardlog
 from shardlog import Change, Gap, Record, ShardlogError, Store, Stream
 from shardlog.check import Finding, Report, fsck, plan_repair
+from shardlog.format.commit import MAGIC_BYTES
 from shardlog.testing.images import materialise, read_image
 
 SEGMENT_BYTES: Final = 16 << 10
@@ -180,6 +181,19 @@ def spoilt_stretches(original: Original, path: str, seed: int, count: int) -> It
         spoilt = (content[:offset] + filler + content[offset + size :])[: len(content)]
         story = f"{size} spoilt bytes at {offset} of {path} ({seed})"
         yield _changed(original, {path: spoilt}, story, "stretches spoilt")
+
+
+def strays(original: Original, path: str) -> Iterator[Case]:
+    """Some KiB of a segment written over others, so that blocks come to lie where a block may be expected."""
+    content = _content(original, path)
+    blocks = [offset for offset in range(0, len(content), 8) if content[offset : offset + 4] == MAGIC_BYTES]
+    for target in (512, 2560, 5120):
+        for block in blocks[::3]:
+            source = block - max(0, blocks[0] - target)
+            stretch = content[source : source + 4096]
+            spoilt = content[:target] + stretch + content[target + len(stretch) :]
+            story = f"copied 4096 bytes at {source} of {path} to {target}"
+            yield _changed(original, {path: spoilt[: len(content)]}, story, "stretches spoilt")
 
 
 def _content(original: Original, path: str) -> bytes:

@@ -350,6 +350,6 @@ def test_a_record_s_size_is_that_of_its_images() -> None:
 def test_a_record_cannot_be_taken_for_a_row() -> None:
     """What the engine puts into a record does not go into the log by accident: a record is no value."""
     (record,) = _read(encode_batch([_insert({"id": 1})], [0]))
-    with pytest.raises(InvalidArgument, match="found a Record"):
+    with pytest.raises(InvalidArgument, match="found a _EncodedRecord"):
         encode_batch([_insert({"id": 1, "v": record})], [0])
     assert isinstance(record, msgspec.Struct)

@@ -27,6 +27,18 @@ from shardlog.format.commit import (
 )
 from shardlog.format.control import decode_controls, encode_controls
 from shardlog.format.identity import decode_identity, encode_identity
+from shardlog.format.lease import (
+    GROUP,
+    LEASE,
+    WORKER,
+    GroupRow,
+    LeaseRow,
+    Row,
+    WorkerRow,
+    decode_row,
+    encode_row,
+    row_key,
+)
 from shardlog.format.mark import (
     BLOCK_BYTES,
     FLAG_OFFSET,
@@ -149,6 +161,12 @@ FOOTER_VALUE = Footer(
     TIME_US + 1,
 )
 MARKS = [Mark(6, SEGMENT_ID, 4096, 1001, 0xDEADBEEF), Mark(7, SEGMENT_ID, 8192, 1012, 0xFEEDBEEF, 4096)]
+LEASE_ROWS: list[tuple[bytes, Row]] = [
+    (row_key(GROUP, "billing"), GroupRow(7, 1001, 1_767_225_600_000_000)),
+    (row_key(LEASE, "billing", "shardId-1"), LeaseRow("worker", 5, 9, 3, 1001, 2000, False, "other")),
+    (row_key(LEASE, "billing", "shardId-2"), LeaseRow(None, 0, 9, 3, 1001, None, True, None)),
+    (row_key(WORKER, "billing", "worker"), WorkerRow(5, 9, 30_000_000, 4711)),
+]
 TOKEN = Token(STREAM_UUID, 2, 1001, TIME_US)
 
 
@@ -196,6 +214,7 @@ WRITTEN: dict[str, Callable[[], bytes]] = {
     "mark slots": lambda: b"".join(map(encode_slot, MARKS)),
     "mark flags": lambda: encode_flag(False) + encode_flag(True),
     "iterator token": lambda: encode_token(TOKEN).encode(),
+    "lease rows": lambda: b"".join(encode_row(key, row) for key, row in LEASE_ROWS),
     "store identity": lambda: encode_identity(STORE_UUID),
 }
 
@@ -266,6 +285,20 @@ def test_marks_are_read() -> None:
 def test_a_token_is_read() -> None:
     """Whoever kept one over an upgrade goes on where it was."""
     assert decode_token(_golden("iterator token").decode()) == TOKEN
+
+
+def test_lease_rows_are_read() -> None:
+    """One line each: a group, a lease that is held and wanted, a finished one, a worker; and their keys."""
+    lines = Path(__file__).with_name("lease_rows.hex").read_text(encoding="ascii").split()
+    assert [decode_row(key, bytes.fromhex(line)) for (key, _), line in zip(LEASE_ROWS, lines, strict=True)] == [
+        row for _, row in LEASE_ROWS
+    ]
+    assert [key for key, _ in LEASE_ROWS] == [
+        b"gbilling",
+        b"lbilling\0shardId-1",
+        b"lbilling\0shardId-2",
+        b"wbilling\0worker",
+    ]
 
 
 def test_an_identity_is_read() -> None:

@@ -37,6 +37,7 @@ class Figure(StrEnum):
     EXAMPLES = "examples of the state machine"
     RESHARDS = "changes of shards while others append"
     SCHEDULES = "schedules of consumers"
+    CONSUMERS = "processes that consume, killed or frozen"
     LOSSES = "losses"
     LOSSES_OF_CONTROLS = "losses in the controls, as there should be"
 

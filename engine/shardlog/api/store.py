@@ -81,13 +81,15 @@ class Store:
         sharding: ShardingPolicy | None = None,
         segment_bytes: int = SEGMENT_BYTES_DEFAULT,
         retention_bytes: int | None = None,
+        table_arn: str | None = None,
     ) -> Stream:
         """Create a stream and open it.
 
         `view_type`: KEYS_ONLY, NEW_IMAGE, OLD_IMAGE or NEW_AND_OLD_IMAGES. `key_names`: if given, every record's keys
         are exactly these. `partition_key`: the attribute of the keys that routes to a shard; None: the whole of them.
         `retention` None: for ever. `durability`: "fsync" (durable when append returns) or "os" (when synced).
-        `segment_bytes`: size of a log segment, preallocated.
+        `segment_bytes`: size of a log segment, preallocated. `table_arn`: the DynamoDB table whose changes these are;
+        keys and images then are DynamoDB-typed values (`{"id": {"S": "Fred"}}`, binary as bytes).
 
         Raises StreamExists where one of the name is enabled, InvalidArgument, ReadOnly, StorageFull.
         """
@@ -101,6 +103,7 @@ class Store:
             retention=retention,
             retention_bytes=retention_bytes,
             sharding=sharding,
+            table_arn=table_arn,
         )
         checked_stream_name(name)
         checked_shard_count(shards)
@@ -148,16 +151,19 @@ class Store:
         self._check_writable()
         self.stream(name)._stream.commits.close_stream()
 
-    def delete_stream(self, name: str) -> None:
-        """Remove a stream and all its records, those of its disabled predecessors included. Raises StreamNotFound."""
+    def delete_stream(self, name: str, label: str | None = None) -> None:
+        """Remove a stream and all its records, those of its disabled predecessors included; or one of them, by label.
+
+        Raises StreamNotFound.
+        """
         self._check_writable()
         checked_stream_name(name)
         with self._gate():
-            found = self._labels(name)
-            if not found:
-                raise StreamNotFound(f"{self.path}: stream {name} not found")
-            for label in found:
-                self._delete(name, label)
+            doomed = [found for found in self._labels(name) if label in (None, found)]
+            if not doomed:
+                raise StreamNotFound(f"{self.path}: stream {name}{f' {label}' if label else ''} not found")
+            for found in doomed:
+                self._delete(name, found)
 
     def close(self) -> None:
         """Close all its streams; who waits for records gets `Closed`. Twice is harmless."""
@@ -272,13 +278,22 @@ def open(  # noqa: A001 - `shardlog.open`, as `gzip.open`
 
 def open_store(path: str, create: bool, read_only: bool, surroundings: Surroundings) -> Store:
     """`open` with its surroundings injected."""
+    try:
+        return _open_store(path, create, read_only, surroundings)
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise InvalidArgument(f"{path}: expected a store, found something else at {error.filename}: {error}") from error
+
+
+def _open_store(path: str, create: bool, read_only: bool, surroundings: Surroundings) -> Store:
     files = surroundings.files
     identity = f"{path}/{names.STORE}"
     if not files.exists(identity):
         if not create:
             found = "no STORE file" if files.exists(path) else "nothing"
             raise InvalidArgument(f"{path}: expected a store, found {found}")
-        if files.exists(f"{path}/{names.STREAMS}") and files.names(f"{path}/{names.STREAMS}"):
+        has_streams = files.exists(f"{path}/{names.STREAMS}") and files.names(f"{path}/{names.STREAMS}")
+        # Asked again: somebody else may have made the store, and streams in it, since.
+        if has_streams and not files.exists(identity):
             raise CorruptLog(f"{identity}: expected the identity of the store whose streams are here, found no file")
         create_store(files, path)
     check_filesystem(path)

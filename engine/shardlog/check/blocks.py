@@ -37,7 +37,7 @@ from shardlog.format.control import POSITION, Control, decode_controls
 from shardlog.format.segment import SparsePosition
 from shardlog.log.recovery import INDEX_STRIDE_BYTES, add_counts
 from shardlog.log.walk import PIECE_BYTES as WALK_PIECE_BYTES
-from shardlog.log.walk import Block, Span, Steps, find_block, is_zero
+from shardlog.log.walk import Block, Span, Steps, find_block_behind, is_zero
 
 PIECE_BYTES: Final = 1 << 20
 
@@ -207,7 +207,7 @@ class BlockScan:
         if self.zeros_from is not None and self.offset >= self.zeros_from and self._is_zero_from(self.offset):
             self._span = replace(self._span, end=self.offset)
             return
-        found = find_block(self._file, self.offset + ALIGNMENT, self._span.end, self._span.seed, self.next_sequence)
+        found = find_block_behind(self._file, self.offset, self._span.end, self._span.seed, self.next_sequence)
         end = found.offset if found else self._span.end
         next_sequence = max(found.first_sequence if found else self._span.end_sequence, self.next_sequence)
         self._damaged("block-damaged", self.offset, end, (self.next_sequence, next_sequence), reason)

@@ -22,7 +22,7 @@ from shardlog.format import values
 from shardlog.format.checksum import crc32c_independent
 from shardlog.format.commit import CONTROL_SHARD, ENTRY_BYTES, HEADER_BYTES, Batch, CommitHeader
 from shardlog.format.record import BatchContext, Row, StoredBatch
-from shardlog.model import EVENT_CODES, EVENT_NAMES, INSERT, REMOVE
+from shardlog.model import EVENT_NAMES, INSERT, REMOVE
 from shardlog.stream.append import Router, check_rows
 from shardlog.stream.state import StreamState
 
@@ -66,7 +66,7 @@ class DeepCheck:
             return None
         try:
             records = StoredBatch(body, batch.records, batch.first_sequence, _CONTEXT).decoded_records()
-            first = [[EVENT_CODES[record.event], record.keys, record.new_image, record.old_image] for record in records]
+            first = [record.row for record in records]
         except (CorruptLog, ValueError, InvalidOperation, OverflowError) as error:
             return "batch-undecodable", str(error)
         try:
@@ -78,7 +78,7 @@ class DeepCheck:
         return self._broken_rule(first, batch.shard)
 
     def _broken_rule(self, rows: list[Row], shard: int) -> Problem | None:
-        for code, _, new, old in rows:
+        for code, _, new, old, *_ in rows:
             if (code == INSERT and old is not None) or (code == REMOVE and new is not None):
                 return "record-invalid", f"an {EVENT_NAMES[code]} with the image that it cannot have"
         router = self._router

@@ -246,7 +246,9 @@ def _changes(body: bytes, batch: Batch, timestamp_us: int) -> list[Change]:
     """The records of a batch as changes. Raises CorruptLog, InvalidArgument."""
     context = BatchContext("", timestamp_us, "")
     records = StoredBatch(body, batch.records, batch.first_sequence, context).decoded_records()
-    return [Change(record.event, record.keys, record.new_image, record.old_image) for record in records]
+    return [
+        Change(record.event, record.keys, record.new_image, record.old_image, record.identity) for record in records
+    ]
 
 
 def _is_zero(file: File, offset: int) -> bool:

@@ -73,6 +73,8 @@ class Coordinator:
         self._cycling = threading.Lock()
         self._noting = threading.Lock()
         self._has_left = False
+        self._left_alone: object = None
+        """What was looked at when there was nothing to change: seen again, it is not thought through again."""
         self._presences = 0
         self._renewed_us = source.clock.awake_us()
 
@@ -80,6 +82,11 @@ class Coordinator:
     def is_fresh(self) -> bool:
         """Whether no other worker can have taken what it holds for expired."""
         return self._source.clock.awake_us() - self._renewed_us < self._lease_us
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is due but for what rings: new records, new leases. Not so while batches are in hand."""
+        return all(held.is_settled and not held.is_wanted for held in self.held.values())
 
     def start(self) -> None:
         """Make the worker known. Raises InvalidArgument where its name is taken."""
@@ -142,7 +149,12 @@ class Coordinator:
             # The shards are asked for after the rows: leases of shards that are newer would pass for expired ones.
             return assign(view, self._source.describe().shards, me, absent, self._choice)
 
+        looked_at = view, self._source.describe(), me, absent
+        if is_known and not renews and looked_at == self._left_alone:
+            return view
+        self._left_alone = looked_at
         if renews or not is_known or absent.workers or plan(view) != view.leases:
+            self._left_alone = None
             view = self._table.change(plan, me, self._presence(), absent, renews=renews or not is_known)
             if renews:
                 self._renewed_us = now_us

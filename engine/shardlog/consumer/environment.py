@@ -326,7 +326,11 @@ def open_consumers_to_read(files: Files, stream_path: str) -> Consumers:
         with translated("copy", path):
             shutil.copyfile(f"{path}/{DATA_FILE}", f"{copy.name}/{DATA_FILE}")
         consumers = Consumers(path, files.open_lock_to_read(f"{path}/{names.LOCK}"), copy)
-        consumers.check_rows()
+        try:
+            consumers.check_rows()
+        except BaseException:
+            consumers.close()
+            raise
         return consumers
     except BaseException:
         copy.cleanup()

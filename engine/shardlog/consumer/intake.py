@@ -70,7 +70,7 @@ class Intake:
             kept[lease.shard_id] = Buffer(lease, max(lease.next_sequence, lease.delivered_next))
         self._buffers = kept
         self._buffered_bytes = sum(buffer.body_bytes for buffer in kept.values())
-        reader = self._reader
+        reader = self._reader if self._damage is None else None
         if reader is not None and kept and all(kept[lease.shard_id].position >= reader.position for lease in added):
             reader.select(kept.keys())
         else:

@@ -250,11 +250,12 @@ class Worker:
                 return
             except InvalidArgument as error:
                 self._failure = error
+                self._bell.ring()
             except ShardlogError as error:
                 _log.error("worker %s: looking after its leases failed, and is tried again: %s", self.name, error)
             else:
                 self._failure = None
-            if self._coordinator.held.keys() != before.keys():
+            if self._coordinator.held != before:
                 self._bell.ring()
 
     def _intake(self, max_records: int, wait: timedelta, on_damage: OnDamage) -> Intake:
@@ -299,7 +300,9 @@ class Worker:
             return Batch(ready[0].shard_id, ready[1], ready[0], self._checkpoint)
         if not (at_once and intake.is_idle):
             due_us = intake.next_due_us()
-            self._bell.wait(self._cycle_us if due_us is None else min(due_us - now_us, self._cycle_us))
+            rings = self._coordinator.is_quiet and not at_once
+            longest_us = self._lease_us if rings and due_us is None else self._cycle_us
+            self._bell.wait(longest_us if due_us is None else min(due_us - now_us, longest_us))
         return None
 
     def _finish_shards(self, intake: Intake) -> bool:
@@ -326,7 +329,7 @@ class Worker:
         if not intake.is_idle:
             return False
         self._coordinator.cycle()
-        if self._coordinator.held.keys() != before.keys():
+        if self._coordinator.held != before:  # a lease that was lost and taken again is another one
             return False
         if self._coordinator.has_free:
             self._bell.wait(self._cycle_us)  # somebody is about to take it, or to leave it to us

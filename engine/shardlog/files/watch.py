@@ -1,7 +1,8 @@
 """Waiting for a file to be written, by any process, without polling.
 
-One thread per watched file sleeps in inotify(7) and wakes everybody who waits in this process; once a second it does so
-unasked. Where inotify is not to be had (its instances are limited), it looks at the file's state instead, every 50 ms.
+One thread per watched file sleeps in inotify(7) and wakes everybody who waits in this process. Once a second it looks
+by itself, and wakes them where what they wait for is not as it was: a hundred who wait cost what one thread costs.
+Where inotify is not to be had (its instances are limited), it looks at the file's state instead, every 50 ms.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from shardlog.errors import ShardlogError
 from shardlog.files.posix import translated
 
 _IN_MODIFY: Final = 0x2
@@ -24,7 +26,7 @@ _IN_CLOEXEC: Final = os.O_CLOEXEC
 _EVENT_BYTES: Final = 4096
 _POLL_MS: Final = 50
 _OVERLOOKED_MS: Final = 1000
-"""So often those who wait look without being told: a writer may die after publishing, before it writes to the file."""
+"""So often it looks without being told: a writer may die after publishing, before it writes to the file."""
 _TICK_NS: Final = 20_000_000
 """Times of files are this coarse, or finer: two writes may leave the same one."""
 
@@ -32,10 +34,16 @@ _log = logging.getLogger("shardlog")
 
 
 class Watch:
-    """Wakes those who wait whenever the file is written. Starts its thread when somebody first waits."""
+    """Wakes those who wait whenever the file is written. Starts its thread when somebody first waits.
 
-    def __init__(self, path: str) -> None:
+    `look`: a value that differs whenever there is something new for them; as it is, always. Where it raises, they are
+    woken to find out.
+    """
+
+    def __init__(self, path: str, look: Callable[[], object] = object) -> None:
         self._path = path
+        self._look = look
+        self._looked_at: object = None
         self._condition = threading.Condition()
         self._turn = 0
         self._callbacks: set[Callable[[], None]] = set()
@@ -110,12 +118,27 @@ class Watch:
         poll.register(descriptor, select.POLLIN)
         poll.register(self._stop, select.POLLIN)
         try:
-            while not any(ready == self._stop for ready, _ in poll.poll(_OVERLOOKED_MS)):
-                with suppress(BlockingIOError):
-                    os.read(descriptor, _EVENT_BYTES)
-                self.announce()
+            while True:
+                events = poll.poll(_OVERLOOKED_MS)
+                if any(ready == self._stop for ready, _ in events):
+                    return
+                if events:
+                    with suppress(BlockingIOError):
+                        os.read(descriptor, _EVENT_BYTES)
+                    self.announce()
+                elif self._has_news():
+                    self.announce()
         finally:
             os.close(descriptor)
+
+    def _has_news(self) -> bool:
+        """Whether something is new since it last looked."""
+        before = self._looked_at
+        try:
+            self._looked_at = self._look()
+        except ShardlogError:
+            return True
+        return self._looked_at != before
 
     def _poll(self) -> None:
         poll = select.poll()

@@ -33,8 +33,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from shardlog.errors import CorruptLog, UnsupportedVersion
 from shardlog.format.checksum import crc32c
@@ -60,8 +61,8 @@ _ENTRY = struct.Struct("<IIII")
 _SEED = struct.Struct("<16sI")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+# Structs are made in C, and every reader makes some per block.
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """One entry of a directory and where its body lies, relative to the start of the block."""
 
     shard: int
@@ -72,8 +73,7 @@ class Batch:
     first_sequence: int
 
 
-@dataclass(slots=True)
-class CommitHeader:
+class CommitHeader(msgspec.Struct, gc=False):
     """A decoded header. `offset` is where the block starts in its segment, `end` where its padding ends."""
 
     offset: int

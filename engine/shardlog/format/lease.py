@@ -133,7 +133,12 @@ def _checked(key: bytes, value: bytes) -> list[Any]:
     content = value[_CRC.size :]
     if len(value) <= _CRC.size or _CRC.pack(crc32c(key + content)) != value[: _CRC.size]:
         raise CorruptLog(f"consumers: row {key!r}: expected a value that matches its checksum")
-    found = msgpack.unpackb(content)
+    try:
+        found = msgpack.unpackb(content)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise CorruptLog(f"consumers: row {key!r}: expected MessagePack: {error}") from error
+    if type(found) is not list or not found:
+        raise CorruptLog(f"consumers: row {key!r}: expected an array, found {found!r:.80}")
     if found[0] != VERSION:
         raise UnsupportedVersion(f"consumers: row {key!r}: expected version {VERSION}, found {found[0]!r}")
     return list(found[1:])

@@ -54,9 +54,9 @@ def created_at_of(label: str) -> datetime:
     return datetime.fromisoformat(label + "+00:00")
 
 
-def stream_arn(name: str, label: str) -> str:
-    """The stream's ARN, with a region and account of nobody's."""
-    return f"arn:aws:dynamodb:local:000000000000:table/{name}/stream/{label}"
+def stream_arn(name: str, label: str, table_arn: str | None = None) -> str:
+    """The stream's ARN: under its table, or with a region and account of nobody's."""
+    return f"{table_arn or f'arn:aws:dynamodb:local:000000000000:table/{name}'}/stream/{label}"
 
 
 def shard_id(created_ms: int, number: int) -> str:

@@ -8,7 +8,7 @@ A body is a MessagePack array with one array per record:
 | 1 | keys | map |
 | 2 | new image | map; nil where there is none or the view type does not carry it |
 | 3 | old image | likewise |
-| 4 | optional fields | map; not written by version 1 |
+| 4 | optional fields | map; left out where there are none. `identity`: str, the service that made the change |
 
 What all records of a batch share (shard, time, first sequence number) is in the commit header and directory; a
 `BatchContext` carries it to the records. Images stay encoded until they are asked for.
@@ -16,8 +16,8 @@ What all records of a batch share (shard, time, first sequence number) is in the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import repeat
@@ -28,11 +28,11 @@ import msgspec
 from shardlog.clock import datetime_of
 from shardlog.errors import CorruptLog, InvalidArgument
 from shardlog.format import values
-from shardlog.model import EVENT_NAMES, INSERT, REMOVE, Event, Image
+from shardlog.model import EVENT_CODES, EVENT_NAMES, IDENTITY, INSERT, REMOVE, Event, Image
 from shardlog.options import APPEND_BYTES_MAX, RECORD_BYTES_MAX
 
 Row = list[Any]
-ROW_FIELDS = ("event", "keys", "new", "old")
+ROW_FIELDS = ("event", "keys", "new", "old", "optional")
 
 
 class BatchContext:
@@ -46,18 +46,11 @@ class BatchContext:
         self.event_prefix = event_prefix
 
 
-class _Row(msgspec.Struct, array_like=True, gc=False):
-    code: Annotated[int, msgspec.Meta(ge=INSERT, le=REMOVE)]
-    keys: dict[str, Any]
-    new: dict[str, Any] | None
-    old: dict[str, Any] | None
+class Record:
+    """One change record as it was appended."""
 
+    __slots__ = ()
 
-# A struct is made in C. The garbage collector need not track it: what it refers to does not refer back.
-class Record(msgspec.Struct, gc=False, eq=False):
-    """One change record as it was appended; its row is decoded when an image is first asked for."""
-
-    _row: msgspec.Raw | _Row
     sequence: int
     """The record's sequence number within the stream."""
     _context: BatchContext
@@ -65,43 +58,49 @@ class Record(msgspec.Struct, gc=False, eq=False):
     @property
     def event(self) -> Event:
         """INSERT, MODIFY or REMOVE."""
-        row = self._row
-        if type(row) is msgspec.Raw:
-            content = memoryview(row)
-            # The byte after the head of the row's array.
-            event = EVENT_NAMES.get(content[1]) if len(content) > 1 else None
-            if event is not None:
-                return event
-        return EVENT_NAMES[self._decoded().code]
+        raise NotImplementedError
 
     @property
     def keys(self) -> Image:
         """The item's key attributes."""
-        row = self._row
-        return row.keys if type(row) is _Row else self._decoded().keys
+        raise NotImplementedError
 
     @property
     def new_image(self) -> Image | None:
         """The item after the change; None for a REMOVE, or where the view type does not carry it."""
-        row = self._row
-        return row.new if type(row) is _Row else self._decoded().new
+        raise NotImplementedError
 
     @property
     def old_image(self) -> Image | None:
         """The item before the change; None for an INSERT, or where the view type does not carry it."""
-        row = self._row
-        return row.old if type(row) is _Row else self._decoded().old
+        raise NotImplementedError
 
-    def _decoded(self) -> _Row:
-        row = self._row
-        if type(row) is msgspec.Raw:
-            try:
-                row = self._row = _decode_row(row)
-            except ValueError as error:
-                raise CorruptLog(
-                    f"record {self.sequence} does not decode: {error}", sequences=(self.sequence, self.sequence + 1)
-                ) from error
-        return row
+    @property
+    def optional_fields(self) -> dict[str, Any]:
+        """The optional fields of its row."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> str | None:
+        """The service that made the change (a time-to-live sweep, say); None: the application."""
+        return self.optional_fields.get(IDENTITY)
+
+    @property
+    def row(self) -> Row:
+        """What was encoded: event code, keys, images, and the optional fields where there are any."""
+        optional = self.optional_fields
+        row = [EVENT_CODES[self.event], self.keys, self.new_image, self.old_image]
+        return [*row, optional] if optional else row
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes that its row takes in the log; 0 once it is decoded."""
+        return 0
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether its images were decoded already."""
+        return True
 
     @property
     def shard_id(self) -> str:
@@ -128,11 +127,6 @@ class Record(msgspec.Struct, gc=False, eq=False):
         """Size as DynamoDB Streams counts it: names and values of keys and images (Developer Guide, item sizes)."""
         return sum(_image_size(image) for image in (self.keys, self.new_image, self.old_image) if image)
 
-    @property
-    def encoded_bytes(self) -> int:
-        """Bytes that its row takes in the log; 0 once it is decoded."""
-        return len(memoryview(self._row)) if type(self._row) is msgspec.Raw else 0
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
             return NotImplemented
@@ -155,13 +149,101 @@ class Record(msgspec.Struct, gc=False, eq=False):
         )
 
 
-_decode_row = msgspec.msgpack.Decoder(_Row, ext_hook=values.decode_extension).decode
-_decode_rows = msgspec.msgpack.Decoder(list[_Row], ext_hook=values.decode_extension).decode
+# Structs are made in C. The garbage collector need not track them: what they refer to does not refer back.
+class _DecodedRecord(Record, msgspec.Struct, array_like=True, gc=False, eq=False):
+    """A row as it is decoded, and behind the fields that a row may have what its batch knows."""
+
+    code: Annotated[int, msgspec.Meta(ge=INSERT, le=REMOVE)]
+    keys: Image
+    new_image: Image | None
+    old_image: Image | None
+    optional: msgspec.Raw = msgspec.Raw()
+    sequence: int = 0
+    _context: BatchContext = cast("BatchContext", None)
+
+    @property
+    def event(self) -> Event:
+        return EVENT_NAMES[self.code]
+
+    @property
+    def optional_fields(self) -> dict[str, Any]:
+        if not len(memoryview(self.optional)):
+            return {}
+        try:
+            return _decode_optional(self.optional)
+        except ValueError as error:
+            raise CorruptLog(f"the optional fields of record {self.sequence} do not decode: {error}") from error
+
+
+_set_sequence = _DecodedRecord.__dict__["sequence"].__set__
+_set_context = _DecodedRecord.__dict__["_context"].__set__
+
+
+class _EncodedRecord(Record, msgspec.Struct, gc=False, eq=False):
+    """A row that is decoded when an image is first asked for."""
+
+    _row: msgspec.Raw | _DecodedRecord
+    sequence: int
+    _context: BatchContext
+
+    @property
+    def event(self) -> Event:
+        row = self._row
+        if type(row) is msgspec.Raw:
+            content = memoryview(row)
+            # The byte after the head of the row's array.
+            event = EVENT_NAMES.get(content[1]) if len(content) > 1 else None
+            if event is not None:
+                return event
+        return self._decoded().event
+
+    @property
+    def keys(self) -> Image:
+        row = self._row
+        return row.keys if type(row) is _DecodedRecord else self._decoded().keys
+
+    @property
+    def new_image(self) -> Image | None:
+        row = self._row
+        return row.new_image if type(row) is _DecodedRecord else self._decoded().new_image
+
+    @property
+    def old_image(self) -> Image | None:
+        row = self._row
+        return row.old_image if type(row) is _DecodedRecord else self._decoded().old_image
+
+    @property
+    def optional_fields(self) -> dict[str, Any]:
+        return self._decoded().optional_fields
+
+    @property
+    def encoded_bytes(self) -> int:
+        return len(memoryview(self._row)) if type(self._row) is msgspec.Raw else 0
+
+    @property
+    def is_decoded(self) -> bool:
+        return type(self._row) is _DecodedRecord
+
+    def _decoded(self) -> _DecodedRecord:
+        row = self._row
+        if type(row) is msgspec.Raw:
+            try:
+                row = self._row = _decode_row(row)
+            except ValueError as error:
+                raise CorruptLog(
+                    f"record {self.sequence} does not decode: {error}", sequences=(self.sequence, self.sequence + 1)
+                ) from error
+        assert type(row) is _DecodedRecord
+        return row
+
+
+_decode_row = msgspec.msgpack.Decoder(_DecodedRecord, ext_hook=values.decode_extension).decode
+_decode_rows = msgspec.msgpack.Decoder(list[_DecodedRecord], ext_hook=values.decode_extension).decode
+_decode_optional = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=values.decode_extension).decode
 _split_rows = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBatch:
+class StoredBatch(msgspec.Struct, frozen=True, gc=False):
     """A verified body of `count` records that start at `first_sequence`, not decoded yet."""
 
     body: bytes
@@ -180,12 +262,14 @@ class StoredBatch:
         first, end = max(first, self.first_sequence), min(end, self.next_sequence)
         if end - first < self.count:
             rows = rows[first - self.first_sequence : end - self.first_sequence]
-        return list(map(Record, rows, range(first, end), repeat(self.context)))
+        return list(map(_EncodedRecord, rows, range(first, end), repeat(self.context)))
 
     def decoded_records(self) -> list[Record]:
         """All records, all images decoded: the fastest way if every image will be looked at. Raises CorruptLog."""
-        rows = self._rows(_decode_rows)
-        return list(map(Record, rows, range(self.first_sequence, self.next_sequence), repeat(self.context)))
+        records = self._rows(_decode_rows)
+        deque(map(_set_sequence, records, range(self.first_sequence, self.next_sequence)), maxlen=0)
+        deque(map(_set_context, records, repeat(self.context)), maxlen=0)
+        return records
 
     def _rows(self, decode: Callable[[bytes], list[Any]]) -> list[Any]:
         try:
@@ -220,7 +304,7 @@ def encode_batch(rows: list[Row], positions: Sequence[int]) -> bytes:
 
 def _check_rows(rows: Sequence[Row], positions: Sequence[int]) -> None:
     for row, position in zip(rows, positions, strict=True):
-        for image, name in zip(row[1:], ROW_FIELDS[1:], strict=True):
+        for image, name in zip(row[1:], ROW_FIELDS[1:], strict=False):  # optional fields are mostly left out
             if image is not None:
                 values.check_image(image, name, position)
 
@@ -230,7 +314,7 @@ def _check_sizes(rows: Sequence[Row], positions: Sequence[int]) -> None:
     for row, position in zip(rows, positions, strict=True):
         size = len(values.encode(row))
         if size > RECORD_BYTES_MAX:
-            sizes = {name: len(values.encode(image)) for name, image in zip(ROW_FIELDS[1:], row[1:], strict=True)}
+            sizes = {name: len(values.encode(image)) for name, image in zip(ROW_FIELDS[1:], row[1:], strict=False)}
             field = max(sizes, key=sizes.__getitem__)
             raise InvalidArgument(
                 f"record {position}, field {field}: expected a record of at most {RECORD_BYTES_MAX} bytes, "

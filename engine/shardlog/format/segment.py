@@ -34,9 +34,10 @@ these, and 4 zero bytes. What a footer says is derived from the blocks before it
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import msgpack
 
@@ -96,6 +97,41 @@ class SparsePosition:
     offset: int
     timestamp_us: int
     records_before: int
+
+
+class PositionTable(Sequence[SparsePosition]):
+    """Positions in order, as columns: many footers are kept, and a lookup needs one column and one row."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        """Of rows in the order of SparsePosition's fields. Raises TypeError, ValueError, OverflowError."""
+        sequences, offsets, timestamps_us, records_before = zip(*rows, strict=True) if rows else ((),) * 4
+        self._columns = (
+            array("Q", sequences),
+            array("Q", offsets),
+            array("q", timestamps_us),
+            array("Q", records_before),
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> SparsePosition: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SparsePosition]: ...
+
+    def __getitem__(self, index: int | slice) -> SparsePosition | Sequence[SparsePosition]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        return SparsePosition(*(column[index] for column in self._columns))
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it equals lists, which have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +262,12 @@ def decode_footer(content: bytes) -> Footer:
     try:
         fields: dict[str, Any] = msgpack.unpackb(body, strict_map_key=False)
         return Footer(
-            [SparsePosition(*row) for row in fields["positions"]],
+            PositionTable(fields["positions"]),
             fields["shard_records"],
             fields["first_timestamp_us"],
             fields["last_timestamp_us"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptLog(f"the footer does not hold what it should: {error!r}") from error
 
 

@@ -138,6 +138,11 @@ class Index:
         with self.read() as rows:
             return rows.position_at(sequence)
 
+    def position_before_time(self, first: int, end: int, wanted_us: int) -> SparsePosition | None:
+        """The last indexed block of the active segment that is older than a time, among those in `[first, end)`."""
+        with self.read() as rows:
+            return rows.position_before_time(first, end, wanted_us)
+
     def positions(self) -> list[SparsePosition]:
         """All indexed blocks of the active segment, in order."""
         with self.read() as rows:

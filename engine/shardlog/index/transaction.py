@@ -86,6 +86,20 @@ class IndexRead:
         row = self._row_at_or_before(_POSITION_PREFIX, sequence)
         return _position_row(*row) if row else None
 
+    def position_before_time(self, first: int, end: int, wanted_us: int) -> SparsePosition | None:
+        """The last indexed block that is older than a time, among those that start in `[first, end)`."""
+        found = None
+        while first < end:
+            middle = (first + end) // 2
+            row = self.position_at(middle)
+            if row is not None and row.first_sequence >= first and row.timestamp_us >= wanted_us:
+                end = row.first_sequence
+            elif row is not None and row.timestamp_us < wanted_us:
+                found, first = row, middle + 1
+            else:
+                first = middle + 1
+        return found
+
     def positions(self) -> list[SparsePosition]:
         """All indexed blocks of the active segment, in order."""
         return [_position_row(key, value) for key, value in self._rows(_POSITION_PREFIX)]

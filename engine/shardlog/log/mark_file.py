@@ -34,6 +34,11 @@ class MarkFile:
         content = self._file.pread(MARK_BYTES, 0)
         return decode_mark(content), decode_flag(content)
 
+    def says_unsynced(self) -> bool:
+        """Whether the flag is set, and not merely unreadable."""
+        flag = encode_flag(True)
+        return self._file.pread(len(flag), FLAG_OFFSET) == flag
+
     def write(self, mark: Mark) -> None:
         """Write a position without syncing it; this also wakes the followers of every process."""
         self._file.pwrite(encode_slot(mark), slot_offset(mark))

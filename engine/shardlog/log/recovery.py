@@ -34,7 +34,7 @@ from shardlog.format.mark import Mark
 from shardlog.format.names import segment_name
 from shardlog.format.segment import SegmentHeader, SparsePosition
 from shardlog.log.segments import list_segments, read_segment_header
-from shardlog.log.walk import PIECE_BYTES, Block, Damage, Span, Steps, find_block, is_zero
+from shardlog.log.walk import PIECE_BYTES, Block, Damage, Span, Steps, find_block, find_block_behind, is_zero
 
 _log = logging.getLogger("shardlog")
 
@@ -233,7 +233,7 @@ class _Scan:
                 end.next_sequence,
             )
             stopped = self._step(span)
-            if stopped is None and not end.sealed and self._synced_offset > end.offset:
+            if stopped is None and not end.sealed and self._was_synced_beyond(end.offset, end.next_sequence):
                 stopped = Damage(end.next_sequence, end.next_sequence, end.offset, end.offset, "the file ends here")
             if stopped is None or not self._judge(stopped):
                 return
@@ -289,7 +289,7 @@ class _Scan:
         if not witnesses:
             end.torn_end = nonzero_end if nonzero_end > stopped.offset else 0
             return False
-        resumed = find_block(self._file, stopped.offset + 8, self._size, self._seed, stopped.first)
+        resumed = find_block_behind(self._file, stopped.offset, self._size, self._seed, stopped.first)
         next_sequence = resumed.first_sequence if resumed else self._number_after(stopped, nonzero_end)
         path = segment_name(end.header.first_sequence, end.header.segment_id)
         end.damage.append(
@@ -326,8 +326,7 @@ class _Scan:
         witnesses = []
         if self._next_first is not None:
             witnesses.append("a later segment")
-        # Its offset, not its number: numbers jump without any bytes being written.
-        if self._synced_offset > stopped.offset:
+        if self._was_synced_beyond(stopped.offset, stopped.first):
             witnesses.append("MARK")
         if is_something_there and self._checkpointed >= stopped.first:
             witnesses.append(_CHECKPOINT_WITNESS)
@@ -336,6 +335,13 @@ class _Scan:
         if is_something_there and self._one_bit_explains(stopped.offset):
             witnesses.append("one flipped bit that explains it")
         return witnesses
+
+    def _was_synced_beyond(self, offset: int, sequence: int) -> bool:
+        """Whether MARK says so: by its offset, because numbers jump without any bytes being written.
+
+        Behind damage by its number as well: what is found there may be copies that strayed, at any offset.
+        """
+        return self._synced_offset > offset or (bool(self._end.damage) and self._synced_sequence > sequence)
 
     def _promised_beyond(self, stopped: Damage) -> bool:
         offset = stopped.offset + 8

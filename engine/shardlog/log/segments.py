@@ -31,8 +31,8 @@ from shardlog.log.walk import Block
 Value = TypeVar("Value")
 
 _HEADERS_KEPT: Final = 1024
-_FOOTERS_KEPT: Final = 64
-_FILES_KEPT: Final = 32
+_FOOTERS_KEPT: Final = 256
+_FILES_KEPT: Final = 128
 _FIRST_READ_BYTES: Final = 4096
 
 

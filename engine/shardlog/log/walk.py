@@ -25,8 +25,11 @@ from shardlog.format.commit import (
     decode_directory,
     decode_header,
 )
+from shardlog.format.segment import HEADER_STEP
 
 PIECE_BYTES: Final = 256 << 10
+_FIRST_PIECE_BYTES: Final = 64 << 10
+"""Who looks for one record needs little more than what lies between two position rows; who reads on, ever more."""
 _ZEROS: Final = bytes(PIECE_BYTES)
 _LARGEST_HEADER: Final = HEADER_BYTES + LENGTH_MAX
 
@@ -111,7 +114,7 @@ def walk(file: File, span: Span, *, bodies: bool) -> Iterator[Block | Damage]:
         except CorruptLog as error:
             offset, reason = steps.offset, str(error)
             next_sequence = steps.next_sequence
-        found = find_block(file, offset + ALIGNMENT, span.end, span.seed, next_sequence)
+        found = find_block_behind(file, offset, span.end, span.seed, next_sequence)
         yield Damage(
             next_sequence,
             found.first_sequence if found else span.end_sequence,
@@ -138,26 +141,37 @@ class Steps:
         self._seed = span.seed
         self._previous_crc = span.previous_crc
         self._bodies = bodies
+        self._piece_bytes = _FIRST_PIECE_BYTES if bodies else PIECE_BYTES
 
     def __iter__(self) -> Iterator[Block]:
         buffer = b""
-        position = 0
+        position = block_bytes = 0
         while self.offset < self._end:
             header = decode_header(buffer, position, self.offset, self._seed) if position < len(buffer) else None
             if header is None:
-                buffer, position = self._read(PIECE_BYTES), 0
+                buffer, position = self._read(self._next_piece_bytes(block_bytes)), 0
                 header = decode_header(buffer, 0, self.offset, self._seed)
             if header and self._bodies and position + header.end - self.offset > len(buffer):
-                buffer, position = self._read(max(PIECE_BYTES, header.end - self.offset)), 0
+                block_bytes = header.end - self.offset
+                buffer, position = self._read(max(self._next_piece_bytes(block_bytes), block_bytes)), 0
                 header = decode_header(buffer, 0, self.offset, self._seed)
             if header is None:
                 raise CorruptLog(f"expected a block, found the end at {self.offset + len(buffer)}")
             self._check(header, buffer, position)
             yield Block(header, buffer, position, self._file)
-            position += header.end - self.offset
+            block_bytes = header.end - self.offset
+            position += block_bytes
             self.offset = header.end
             self.next_sequence = header.next_sequence
             self._previous_crc = header.crc
+
+    def _next_piece_bytes(self, block_bytes: int) -> int:
+        """How much to read; as many whole blocks as it holds, if all are like one: half a block would be read twice."""
+        piece_bytes = self._piece_bytes
+        self._piece_bytes = min(2 * piece_bytes, PIECE_BYTES)
+        if self._bodies and 0 < block_bytes <= piece_bytes:
+            return piece_bytes // block_bytes * block_bytes
+        return piece_bytes
 
     def _read(self, length: int) -> bytes:
         room = self._end - self.offset
@@ -177,6 +191,9 @@ class Steps:
             raise CorruptLog(
                 f"expected a block that continues {self._previous_crc:#010x}, found {header.previous_crc:#010x}"
             )
+        if self._previous_crc is None and header.first_sequence > self.next_sequence:
+            # Whoever starts at a block without knowing the one before it knows its number.
+            raise CorruptLog(f"expected a block of number {self.next_sequence}, found {header.first_sequence}")
         if header.first_sequence < self.next_sequence:
             raise CorruptLog(f"expected a sequence number from {self.next_sequence}, found {header.first_sequence}")
         padding_start = position + HEADER_BYTES + header.length
@@ -190,8 +207,11 @@ def is_zero(piece: bytes) -> bool:
 
 
 def find_block(file: File, start: int, end: int, seed: int, next_sequence: int) -> CommitHeader | None:
-    """The first header at or after `start` that checks out by itself and does not go back in sequence numbers."""
-    offset = -(-start // ALIGNMENT) * ALIGNMENT
+    """The first header at or after `start` that checks out by itself and does not go back in sequence numbers.
+
+    None begins within the segment's own header: a copy that strayed there would hide those that are in their place.
+    """
+    offset = max(-(-start // ALIGNMENT) * ALIGNMENT, HEADER_STEP)
     while offset < end:
         piece = file.pread(min(PIECE_BYTES, end - offset), offset)
         if not piece:
@@ -206,6 +226,14 @@ def find_block(file: File, start: int, end: int, seed: int, next_sequence: int) 
         # Aligned starts cannot straddle pieces: pieces are a multiple of the alignment.
         offset += PIECE_BYTES
     return None
+
+
+def find_block_behind(file: File, offset: int, end: int, seed: int, next_sequence: int) -> CommitHeader | None:
+    """Where to go on behind damage at `offset`: maybe right there, where only blocks before it are missing."""
+    header = _header_at(file, offset, end, seed) if HEADER_STEP <= offset < end else None
+    if header and header.first_sequence > next_sequence and header.end <= end:
+        return header
+    return find_block(file, offset + ALIGNMENT, end, seed, next_sequence)
 
 
 def _header_at(file: File, offset: int, end: int, seed: int) -> CommitHeader | None:

@@ -135,7 +135,7 @@ def new_request(changes: Iterable[Change], options: StreamOptions, producer: tup
         check_rows(rows, options)
         if not (options.carries_new and options.carries_old):
             new, old = options.carries_new, options.carries_old
-            rows = [[row[0], row[1], row[2] if new else None, row[3] if old else None] for row in rows]
+            rows = [[row[0], row[1], row[2] if new else None, row[3] if old else None, *row[4:]] for row in rows]
     return Request(rows, producer)
 
 
@@ -186,13 +186,13 @@ def _are_right(rows: list[Row], options: StreamOptions) -> bool:
                     return False
             elif key_of(old) != key:
                 return False
-    except (KeyError, TypeError, AttributeError):
-        return False
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return False  # ValueError: a row with optional fields
     return True
 
 
 def _check_row(row: Row, position: int, options: StreamOptions) -> None:
-    code, keys, *images = row
+    code, keys, new, old = row[:4]
     if type(keys) is not dict or not keys:
         found = "an empty dict" if keys == {} else "None" if keys is None else f"a {type(keys).__name__}"
         raise _refused(position, "keys", f"a dict of key attributes, found {found}")
@@ -202,7 +202,7 @@ def _check_row(row: Row, position: int, options: StreamOptions) -> None:
     if options.partition_key is not None and options.partition_key not in keys:
         raise _refused(position, "keys", f"the partition key {options.partition_key!r}, found {list(keys)}")
     carried = (options.carries_new and code != REMOVE, options.carries_old and code != INSERT)
-    for name, image, is_carried in zip(ROW_FIELDS[2:], images, carried, strict=True):
+    for name, image, is_carried in zip(ROW_FIELDS[2:4], (new, old), carried, strict=True):
         if image is None:
             if is_carried:
                 event = EVENT_NAMES[code]

@@ -9,8 +9,8 @@ Failing schedules that the odd-looking parts close:
   again, and the block's header is zeroed and synced, unless somebody has appended meanwhile, in the very same place.
 - After a failed sync nobody knows what is on disk, and a later sync of the same descriptor may succeed without having
   written anything: the tail is marked MUST_ROLL, the commit's numbers are skipped, and this process appends no more.
-- A skip stands in the index alone, and readers are told of it as the next number. So MARK's flag is set first, with
-  which a recovery skips as well; where that fails, nothing is skipped: a number once told is never given again.
+- A skip stands in the index alone, and readers are told of it as the next number. So MARK says it first, which a
+  recovery believes; where that cannot be synced, nothing is skipped: a number once told is never given again.
 - A leader may be interrupted anywhere: whether its requests were committed is told by the transaction.
 """
 
@@ -264,21 +264,21 @@ class GroupCommit:
                     return
                 with suppress(ShardlogError):
                     self._roller.active(before).write(bytes(HEADER_BYTES), before.offset)
-                next_sequence = plan.tail.next_sequence if self._announces_skip() else tail.next_sequence
-                transaction.put_tail(
-                    tail._replace(
-                        flags=tail.flags | MUST_ROLL, next_sequence=next_sequence, commits=tail.commits + 1
-                    )
-                )
+                after = tail._replace(flags=tail.flags | MUST_ROLL, commits=tail.commits + 1)
+                skipping = after._replace(next_sequence=plan.tail.next_sequence)
+                transaction.put_tail(skipping if self._announces(skipping) else after)
                 transaction.commit()
         except ShardlogError as error:
             self._poison = StorageFailed(f"the outcome of the last commit is unknown: {error}")
             raise self._poison from error
 
-    def _announces_skip(self) -> bool:
-        """Set MARK's flag, durably, until the next roll: whoever recovers skips numbers, too. Whether that was done."""
+    def _announces(self, skipping: Tail) -> bool:
+        """Let MARK say, durably, where numbers go on; at level "os" its flag does. Whether that was possible."""
+        if not self._synced_commits:
+            return True
         try:
-            self._mark.set_unsynced(True)
+            self._mark.write(mark_of(skipping))
+            self._mark.sync()
         except ShardlogError:
             return False
         return True

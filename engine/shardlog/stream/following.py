@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from itertools import chain
+from typing import Any, Final
 
 from shardlog.errors import InvalidArgument, ShardNotFound, TrimmedData
 from shardlog.format.record import Record
@@ -15,6 +16,13 @@ from shardlog.stream.log_reader import LogReader, OnDamage, Position, sequence_o
 from shardlog.stream.open_stream import OpenStream
 
 Batch = list[Record] | list[Gap]
+
+CLOSE_BEHIND_RECORDS: Final = 100
+
+
+async def _read_here(function: Callable[[Iterator[Batch], None], Batch | None], *arguments: Any) -> Batch | None:
+    """`asyncio.to_thread` without a thread."""
+    return function(*arguments)
 
 
 class Reading:
@@ -76,7 +84,11 @@ class Reading:
             is_last_look = remaining == 0 or not watch.wait(turn, remaining)
 
     async def batches_async(self) -> AsyncIterator[Batch]:
-        """The same for asyncio; reading runs in a thread, waiting takes none."""
+        """The same for asyncio; reading runs in a thread, waiting takes none.
+
+        A follower that is close behind the end reads in the loop: what was just written is in memory, and going to a
+        thread and back would take ten times as long as reading it.
+        """
         watch = self._stream.watch
         loop = asyncio.get_running_loop()
         written = asyncio.Event()
@@ -95,7 +107,8 @@ class Reading:
                 written.clear()
                 self._check_open()
                 batches = self._published()
-                while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                read_next = _read_here if self._is_close_behind() else asyncio.to_thread
+                while (batch := await read_next(next, batches, None)) is not None:
                     yield batch
                     quiet_since, is_last_look = time.monotonic(), False
                 if not self._follow or is_last_look or self._is_finished():
@@ -108,6 +121,9 @@ class Reading:
                     is_last_look = True
         finally:
             watch.remove_callback(announce)
+
+    def _is_close_behind(self) -> bool:
+        return self._follow and self._stream.tail().next_sequence - self._reader.position <= CLOSE_BEHIND_RECORDS
 
     def _remaining(self, quiet_since: float) -> float | None:
         """Seconds to wait for a record still; None: for ever. At 0, one last look: waking up takes its time."""

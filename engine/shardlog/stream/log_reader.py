@@ -7,11 +7,12 @@ shards.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from shardlog.errors import CorruptLog, InvalidArgument
-from shardlog.format.record import Record
+from shardlog.format.record import Record, StoredBatch
 from shardlog.model import Gap
 from shardlog.stream.open_stream import OpenStream
 from shardlog.stream.reading import SegmentDamage
@@ -54,6 +55,8 @@ class LogReader:
         self._reader = stream.reader(first, None)
         self._stop = stop
         self._raises = on_damage == "raise"
+        self._last: Record | None = None
+        """The last record that was given."""
         if shard_ids is not None:
             self.select(shard_ids)
 
@@ -79,12 +82,22 @@ class LogReader:
             try:
                 if isinstance(batch, SegmentDamage):
                     raise batch.error()
-                yield RecordBatch(batch.context.shard_id, batch.records(first, end), len(batch.body))
+                records = self._records(batch, first, end)
+                self._last = records[-1] if records else None
+                yield RecordBatch(batch.context.shard_id, records, len(batch.body))
             except CorruptLog as error:
                 if self._raises or error.sequences is None:
                     raise
                 yield Gap(*error.sequences, str(error), error.segment, error.offset)
             self._check_open()
+
+    def _records(self, batch: StoredBatch, first: int, end: int) -> list[Record]:
+        """Decoded together where whoever reads has looked at the images of the last record: that is faster."""
+        is_inside = first <= batch.first_sequence and batch.next_sequence <= end
+        if is_inside and self._last is not None and self._last.is_decoded:
+            with suppress(CorruptLog):  # each by itself then: a row that does not decode harms no other
+                return batch.decoded_records()
+        return batch.records(first, end)
 
 
 def sequence_of(stream: OpenStream, position: Position, name: str) -> int:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from shardlog.clock import Clock, wall_us_of
-from shardlog.errors import Closed, TrimmedData
+from shardlog.errors import Closed, CorruptLog, TrimmedData
 from shardlog.files.protocol import Files
 from shardlog.files.watch import Watch
 from shardlog.format import names
@@ -81,7 +81,7 @@ class OpenStream:
         self.is_private = opened.is_private
         log_path = f"{path}/{names.LOG}"
         self.segments = Segments(surroundings.files, log_path, opened.stream_uuid)
-        self.watch = Watch(f"{path}/{names.MARK}")
+        self.watch = Watch(f"{path}/{names.MARK}", self.index.tail)
         self._opened = opened
         self._state = decode_state(self.index.state()[0]).state
         self._roller = Roller(
@@ -162,7 +162,9 @@ class OpenStream:
         if wanted_us > tail.timestamp_us:
             return tail.next_sequence
         start = max(tail.trim_horizon, self._segment_before(wanted_us))
-        for item in Cursor(self.index, self.segments, start).blocks(tail):
+        cursor = Cursor(self.index, self.segments, start)
+        cursor.skip_older(tail, wanted_us)
+        for item in cursor.blocks(tail):
             if not isinstance(item, SegmentDamage) and item.header.timestamp_us >= wanted_us:
                 return max(item.header.first_sequence, tail.trim_horizon)
         return tail.next_sequence
@@ -264,6 +266,13 @@ class OpenStream:
     def _segment_before(self, wanted_us: int) -> int:
         """First sequence number of the last segment whose commits before it are all older."""
         segments = self.live_segments()
+        try:
+            return self._last_older(segments, wanted_us)
+        except CorruptLog:
+            # A segment whose header is damaged tells no time; those around it do.
+            return self._last_older([segments[0], *filter(self._has_header, segments[1:])], wanted_us)
+
+    def _last_older(self, segments: list[SegmentName], wanted_us: int) -> int:
         low, high = 0, len(segments) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -272,6 +281,13 @@ class OpenStream:
             else:
                 high = middle - 1
         return segments[low].first_sequence
+
+    def _has_header(self, segment: SegmentName) -> bool:
+        try:
+            self.segments.header(*segment)
+        except CorruptLog:
+            return False
+        return True
 
 
 class _Registry:

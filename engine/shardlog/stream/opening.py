@@ -170,8 +170,25 @@ def _recover(files: Files, path: str, mark_file: MarkFile, checkpointed: Checkpo
     index_path = f"{path}/{names.INDEX}"
     if not files.exists(index_path):
         files.make_directory(index_path)
+    _settle_mark(mark_file, mark, end)
     content = _index_content(files, path, end, snapshot, mark, unsynced)
     return Index.make(index_path, content), end.header.stream_uuid
+
+
+def _settle_mark(mark_file: MarkFile, mark: Mark | None, end: LogEnd) -> None:
+    """What MARK says of numbers may be in the page cache only, and what follows from it is about to be told."""
+    if mark_file.says_unsynced():
+        mark_file.set_unsynced(True)
+    if mark is not None and _next_sequence(mark, end) > end.next_sequence:
+        mark_file.write(mark)
+        mark_file.sync()
+
+
+def _next_sequence(mark: Mark | None, end: LogEnd) -> int:
+    """The number after the end of the log: after a failed sync MARK may have skipped some there."""
+    if mark is None or (mark.segment_id, mark.offset) != (end.header.segment_id, end.offset):
+        return end.next_sequence
+    return max(end.next_sequence, mark.next_sequence)
 
 
 def _remove_temporary(files: Files, log_path: str) -> None:
@@ -241,8 +258,9 @@ def _index_content(
         size = file.size()
     finally:
         file.close()
-    must_roll = end.sealed or end.torn_end > end.offset or unsynced
-    next_sequence = end.next_sequence + (UNSYNCED_NUMBERS_MAX if unsynced else 0)
+    next_sequence = _next_sequence(mark, end)
+    must_roll = end.sealed or end.torn_end > end.offset or unsynced or next_sequence > end.next_sequence
+    next_sequence += UNSYNCED_NUMBERS_MAX if unsynced else 0
     expired = expired_segments(end.segments, state.trim_horizon)
     oldest = end.segments[len(expired)][0]
     counts = dict(snapshot.counts)

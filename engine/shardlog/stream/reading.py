@@ -7,9 +7,11 @@ remembers where it stopped, so that following a stream does not search again.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+
+import msgspec
 
 from shardlog.errors import CorruptLog, TrimmedData
 from shardlog.format import names
@@ -41,8 +43,7 @@ class SegmentDamage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True, gc=False):
     """Where to go on stepping: in which segment, at which offset, continuing which block."""
 
     segment: SegmentName
@@ -105,6 +106,18 @@ class Cursor:
             self._place = self._start_of(successor)
             if missing:
                 yield self._unless_expired(missing)
+
+    def skip_older(self, tail: Tail, wanted_us: int) -> None:
+        """Pass the blocks of its segment that the index or the footer shows to be older than a time."""
+        if self.next_sequence >= tail.segment_first:
+            row = self._index.position_before_time(tail.segment_first, tail.next_sequence, wanted_us)
+        else:
+            found = self._index.segment_at(self.next_sequence)
+            footer = self._segments.footer(*found) if found else None
+            older = bisect_left(footer.positions, wanted_us, key=lambda row: row.timestamp_us) if footer else 0
+            row = footer.positions[older - 1] if footer and older else None
+        if row is not None:
+            self.next_sequence = max(self.next_sequence, row.first_sequence)
 
     def _locate(self, tail: Tail) -> _Place:
         sequence = min(self.next_sequence, tail.next_sequence)

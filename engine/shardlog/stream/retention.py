@@ -25,7 +25,7 @@ from itertools import accumulate, pairwise
 from typing import Final
 
 from shardlog.clock import MICROSECOND, Clock
-from shardlog.errors import StorageFull, TrimmedData
+from shardlog.errors import CorruptLog, StorageFull, TrimmedData
 from shardlog.files.protocol import Files
 from shardlog.format import control
 from shardlog.index.environment import Index
@@ -152,7 +152,7 @@ class Retention:
             with suppress(StorageFull):  # no room for a new segment: all the more reason to expire the old ones
                 self._commits.roll(lambda tail: self._is_old(tail, state))
         segments = self._live_segments()
-        ages = [self._age(segment, successor) for segment, successor in pairwise(segments)]
+        ages = self._ages(segments)
         by_age = expired_by_age(ages, options.retention, self._clock.wall_us())
         held_back = None
         if by_age and is_suspicious:
@@ -218,9 +218,18 @@ class Retention:
             self._remove(leftovers, horizon)
         return self._index.segments()
 
-    def _age(self, segment: SegmentName, successor: SegmentName) -> SegmentAge:
-        header = self._segments.header(*successor)
-        return SegmentAge(header.timestamp_before_us, header.created_us, self._space(segment))
+    def _ages(self, segments: Sequence[SegmentName]) -> list[SegmentAge]:
+        """The ages of the sealed segments. Where a successor's header is damaged, the next good one speaks for it.
+
+        That one is younger, so nothing goes too early; and nothing is kept for ever because a header is damaged.
+        """
+        ages: list[SegmentAge] = []
+        header = self._segments.header(*segments[-1])
+        for segment, successor in reversed(list(pairwise(segments))):
+            with suppress(CorruptLog):
+                header = self._segments.header(*successor)
+            ages.append(SegmentAge(header.timestamp_before_us, header.created_us, self._space(segment)))
+        return ages[::-1]
 
     def _space(self, segment: SegmentName) -> int:
         return self._segments.file(*segment).allocated_bytes()

@@ -217,7 +217,7 @@ class Roller:
         transaction.delete_positions()
         transaction.put_segments([SegmentName(first_sequence, tail.rolling_id)])
         transaction.put_tail(after)
-        if state.options.durability == "os" or tail.flags & MUST_ROLL:
+        if state.options.durability == "os":
             self._mark.set_unsynced(False)
         transaction.commit()
         return after

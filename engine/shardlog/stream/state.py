@@ -110,7 +110,7 @@ class StreamState:
         return StreamDescription(
             name=self.name,
             label=self.label,
-            arn=names.stream_arn(self.name, self.label),
+            arn=names.stream_arn(self.name, self.label, self.options.table_arn),
             status="DISABLED" if self.closed else "ENABLED",
             view_type=self.options.view_type,
             key_names=self.options.key_names,
@@ -121,6 +121,7 @@ class StreamState:
             sharding=self.options.sharding,
             hold=self.options.hold,
             hold_bytes_max=self.options.hold_bytes_max,
+            table_arn=self.options.table_arn,
             created_at=datetime_of(self.created_us),
             shards=tuple(sorted(map(self._describe_shard, self.shards), key=lambda shard: shard.shard_id)),
         )
@@ -185,6 +186,7 @@ def positions_of(controls: Iterable[tuple[int, Control]]) -> dict[str, int]:
 def encode_state(state: StreamState, producers: Iterable[tuple[str, int]] = (), counts: Counts | None = None) -> bytes:
     """A snapshot: the state, the producers' positions, and records and bytes per shard so far."""
     options = state.options
+    table = {"table_arn": options.table_arn} if options.table_arn is not None else {}
     body: bytes = msgpack.packb(
         {
             "name": state.name,
@@ -201,6 +203,7 @@ def encode_state(state: StreamState, producers: Iterable[tuple[str, int]] = (), 
             **encode_changeable(options),
             "durability": options.durability,
             "segment_bytes": options.segment_bytes,
+            **table,
             "shards": [
                 (
                     shard.number,
@@ -230,6 +233,7 @@ def decode_state(content: bytes) -> Snapshot:
             partition_key=fields["partition_key"],
             durability=fields["durability"],
             segment_bytes=fields["segment_bytes"],
+            table_arn=fields.get("table_arn"),
             **decode_changeable(fields),
         )
         shards = tuple(_decode_shard(row) for row in fields["shards"])

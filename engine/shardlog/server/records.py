@@ -1,0 +1,70 @@
+"""A record of the log as the API's GetRecords gives it. Pure.
+
+`SizeBytes` counts names and values of keys and images. `ApproximateCreationDateTime` is rounded down to the second.
+`userIdentity` is there for changes that a service made: time-to-live deletes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from shardlog.format.record import Record
+from shardlog.server.attributes import Image, image_size, typed_image
+from shardlog.server.identifiers import SEQUENCE_BASE
+
+EVENT_VERSION: Final = "1.1"
+EVENT_SOURCE: Final = "aws:dynamodb"
+TIME_TO_LIVE: Final = "dynamodb.amazonaws.com"
+"""The identity of the service that deletes expired items."""
+
+_MICROSECONDS: Final = 1_000_000
+
+
+class RecordContext(NamedTuple):
+    """What all records of a stream share. `is_typed`: images are DynamoDB-typed values already."""
+
+    region: str
+    view_type: str
+    is_typed: bool
+
+
+def api_records(records: list[Record], context: RecordContext) -> list[dict[str, Any]]:
+    """Records as GetRecords gives them."""
+    convert = _as_it_is if context.is_typed else typed_image
+    return [_api_record(record, context, convert) for record in records]
+
+
+def _as_it_is(image: Image) -> Image:
+    return image
+
+
+def _api_record(record: Record, context: RecordContext, convert: Callable[[Image], Image]) -> dict[str, Any]:
+    keys = convert(record.keys)
+    change: dict[str, Any] = {
+        "ApproximateCreationDateTime": record.timestamp_us // _MICROSECONDS,
+        "Keys": keys,
+        "SequenceNumber": str(SEQUENCE_BASE + record.sequence),
+        "StreamViewType": context.view_type,
+    }
+    size = image_size(keys)
+    new, old = record.new_image, record.old_image
+    if new is not None:
+        image = change["NewImage"] = convert(new)
+        size += image_size(image)
+    if old is not None:
+        image = change["OldImage"] = convert(old)
+        size += image_size(image)
+    change["SizeBytes"] = size
+    found: dict[str, Any] = {
+        "eventID": record.event_id,
+        "eventName": record.event,
+        "eventVersion": EVENT_VERSION,
+        "eventSource": EVENT_SOURCE,
+        "awsRegion": context.region,
+        "dynamodb": change,
+    }
+    identity = record.identity
+    if identity is not None:
+        found["userIdentity"] = {"type": "Service", "principalId": identity}
+    return found
