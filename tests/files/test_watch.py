@@ -15,7 +15,7 @@ from tests.support.background import Background, wait_until
 from tests.support.children import Channel, Children
 from tests.support.history import changes, numbers
 
-from shardlog import Stream
+from shardlog import StorageFailed, Stream
 from shardlog.files import watch as watch_module
 from shardlog.files.watch import Watch
 
@@ -227,3 +227,33 @@ def test_a_follower_whose_loop_was_closed_takes_nobody_along(stream: Stream) -> 
     for number in range(2, 5):
         stream.append(changes(number, 1))
     assert numbers([reading.result()])[0] >= 2
+
+
+def test_those_who_wait_are_left_alone_while_nothing_is_new(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking by itself, it wakes them where what they wait for has changed, or cannot be looked at; else not."""
+    monkeypatch.setattr(watch_module, "_OVERLOOKED_MS", 5)
+    looks: list[int] = []
+    tail = [1]
+
+    def look() -> int:
+        looks.append(tail[0])
+        if tail[0] < 0:
+            raise StorageFailed("made up")
+        return tail[0]
+
+    watch = Watch(str(path), look)
+    try:
+        watch.turn()
+        wait_until(lambda: len(looks) > 2)
+        turn = watch.turn()
+        seen = len(looks)
+        wait_until(lambda: len(looks) > seen + 10)
+        assert watch.turn() == turn
+        tail[0] = 2  # published by somebody who died before it wrote to the file
+        assert watch.wait(turn, LIMIT_SECONDS)
+        tail[0] = -1
+        turn = watch.turn()
+        assert watch.wait(turn, LIMIT_SECONDS)
+        assert watch.wait(watch.turn(), LIMIT_SECONDS)
+    finally:
+        watch.close()
