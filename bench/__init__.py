@@ -1,8 +1,7 @@
-"""Benchmarks: workloads, what they are compared with, and the runner (`python -m bench --help`).
+"""Benchmarks of the project: shardlog beside what a user would pick instead (`python -m bench --help`).
 
-Every figure is a comparison within one run. Contestants take turns, round by round (A B C A B C ...), so that whatever
-else the machine does meets them alike; a ratio is one of medians over the rounds. Goals are printed, never asserted.
-
-`results` and `changes` are pure; `peers` holds the contestants, `workloads` what they are made to do, `children` what
-has to run in a process of its own. Not part of the installed package.
+What is measured of shardlog alone, how contestants take turns and how results are held is `shardlog_tools.measuring`,
+which is installed and serves `shardlog bench`, too. Here are `peers`, the other stores; `workloads`, what all are made
+to do; `children`, what has to run in a process of its own; and what shows results: `comparison`, `pictures`, `readme`.
+`test_hot_functions` measures single functions against a stored baseline. Not part of the installed package.
 """

@@ -1,4 +1,4 @@
-"""What needs a process of its own: a writer to be killed, and readers and openers whose memory and time are told.
+"""What needs a process of its own: writers, workers to be killed, readers and openers whose memory and time are told.
 
 Run as `python -m bench.children TASK ...`; the outcome goes to standard output. `start` and `ask` are for the parent.
 """
@@ -10,20 +10,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
+from typing import Self
 
 import shardlog
-from bench.changes import change_commits
-from bench.peers.engine import STREAM, block_bytes
+from bench.peers.sqlite import Sqlite
+from shardlog import Change
+from shardlog_tools.measuring.changes import change_commits
+from shardlog_tools.measuring.contestants import STREAM, Peer, Shardlog, block_bytes
 
 _ROOT = Path(__file__).resolve().parent.parent
 _READY = "ready"
 
 
-def build_and_kill(store: str, *, records_per_commit: int, log_bytes: int, segments: int, segment_bytes: int) -> None:
-    """A process appends until the log has so many bytes or so many segments, and then dies of SIGKILL."""
-    given = (records_per_commit, log_bytes, segments, segment_bytes)
+def build_and_kill(
+    store: str, *, records_per_commit: int, log_bytes: int, segments: int, segment_bytes: int, records: int = 0
+) -> None:
+    """A process appends until the log has so many bytes, segments or records (0: no matter); SIGKILL ends it."""
+    given = (records_per_commit, log_bytes, segments, segment_bytes, records)
     process = _start("build", store, *map(str, given))
     assert process.stdout is not None
     with process:
@@ -44,6 +52,68 @@ def peak_memory_mb(store: str) -> tuple[int, float]:
     return int(records), int(kilobytes) * 1024 / 1e6
 
 
+@contextmanager
+def working(store: str, group: str, name: str, lease_seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """A process with a worker that only holds leases."""
+    with _start("work", store, group, name, str(lease_seconds)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Appender:
+    """A process that appends a record whenever it is asked to. A context manager."""
+
+    def __init__(self, store: str, stream: str) -> None:
+        self._process = _start("append", store, stream)
+
+    def append(self) -> tuple[int, int]:
+        """Have a record appended: its sequence number, and the monotonic time in nanoseconds when that was done."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        sequence, done_ns = self._process.stdout.readline().split()
+        return int(sequence), int(done_ns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+
+
+class Committer:
+    """A process with a store of its own to commit to, alone or beside others. A context manager."""
+
+    def __init__(self, kind: str, directory: str) -> None:
+        self._process = _start("commit", directory, kind)
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != _READY:
+            raise RuntimeError(f"the process that commits to {kind} ended early")
+
+    def begin(self, seconds: float) -> None:
+        """Have it commit one record after the other for so long."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{seconds}\n")
+        self._process.stdin.flush()
+
+    def outcome(self) -> tuple[float, float, int]:
+        """When it began and ended, by the clock of all processes, and how many it committed."""
+        assert self._process.stdout is not None
+        start, end, count = self._process.stdout.readline().split()
+        return float(start), float(end), int(count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+
+
 def time_opening(path: str) -> float:
     """Open and close in this process; milliseconds of the opening."""
     start = time.perf_counter()
@@ -56,7 +126,7 @@ def time_opening(path: str) -> float:
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench.children", *arguments]
-    return subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _ask(*arguments: str) -> str:
@@ -67,7 +137,7 @@ def _ask(*arguments: str) -> str:
     return answer
 
 
-def _build(path: str, records_per_commit: int, log_bytes: int, segments: int, segment_bytes: int) -> None:
+def _build(path: str, records_per_commit: int, log_bytes: int, segments: int, segment_bytes: int, records: int) -> None:
     # What is to be measured is made without waiting for the device: page cache and files are as with real syncs.
     os.fdatasync = os.fsync = _no_sync
     store = shardlog.open(path)
@@ -75,10 +145,13 @@ def _build(path: str, records_per_commit: int, log_bytes: int, segments: int, se
     log = next(Path(path).glob("streams/*/*/log"))
     commits = change_commits(records_per_commit)
     commit_bytes = sum(map(block_bytes, commits)) / len(commits)
-    written = 0.0
+    written, appended = 0.0, 0
     for changes in cycle(commits):
         stream.append(changes)
         written += commit_bytes
+        appended += records_per_commit
+        if records and appended >= records:
+            break
         if log_bytes and written >= log_bytes:
             break
         if segments and len(os.listdir(log)) >= segments:
@@ -107,10 +180,45 @@ def _read(path: str) -> None:
     print(records, peak.split()[1], flush=True)
 
 
+def _append(path: str, name: str) -> None:
+    stream = shardlog.open(path).stream(name)
+    change = Change.insert(keys={"id": 1}, new={"id": 1})
+    for _ in sys.stdin:
+        (sequence,) = stream.append([change]).sequences
+        print(sequence, time.monotonic_ns(), flush=True)
+
+
+def _commit(directory: str, kind: str) -> None:
+    peer: Peer = Shardlog(directory) if kind == "shardlog" else Sqlite(directory)
+    commits = cycle(change_commits(1))
+    print(_READY, flush=True)
+    for line in sys.stdin:
+        start = end = time.monotonic()
+        deadline = start + float(line)
+        count = 0
+        while end < deadline:
+            peer.commit(next(commits))
+            end = time.monotonic()
+            count += 1
+        print(start, end, count, flush=True)
+
+
+def _work(path: str, group: str, name: str, lease_seconds: str) -> None:
+    stream = shardlog.open(path).stream(STREAM)
+    with stream.group(group).worker(name, lease_duration=timedelta(seconds=float(lease_seconds))):
+        signal.pause()
+
+
 def main(arguments: list[str]) -> None:
     task, path, *numbers = arguments
     if task == "build":
         _build(path, *map(int, numbers))
+    elif task == "append":
+        _append(path, *numbers)
+    elif task == "commit":
+        _commit(path, *numbers)
+    elif task == "work":
+        _work(path, *numbers)
     elif task == "open":
         _open(path)
     else:

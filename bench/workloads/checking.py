@@ -12,16 +12,17 @@ from pathlib import Path
 import google_crc32c
 
 import shardlog
-from bench.changes import change_commits
-from bench.machine import sync_times
-from bench.peers.engine import STREAM
-from bench.results import Row, Table, at_least
-from bench.rounds import Settings, take_turns
+from bench.settings import Settings
 from shardlog.errors import CorruptLog
 from shardlog.files.posix import PosixFiles
 from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES, seed_of
 from shardlog.log.segments import read_segment_header
 from shardlog.log.walk import Span, Steps
+from shardlog_tools.measuring.changes import change_commits
+from shardlog_tools.measuring.contestants import STREAM
+from shardlog_tools.measuring.machine import sync_times
+from shardlog_tools.measuring.results import Row, Table, at_least
+from shardlog_tools.measuring.rounds import take_turns
 
 _RECORDS_PER_COMMIT = 100
 _SEGMENTS = 4

@@ -6,9 +6,9 @@ import os
 import tempfile
 
 from bench.children import build_and_kill, peak_memory_mb
-from bench.machine import sync_times
-from bench.results import Row, Series, Table, at_most
-from bench.rounds import Settings
+from bench.settings import Settings
+from shardlog_tools.measuring.machine import sync_times
+from shardlog_tools.measuring.results import Row, Series, Table, at_most
 
 _RECORDS_PER_COMMIT = 1_000
 _SEGMENT_BYTES = 64 << 20

@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Callable
 
 from bench.children import build_and_kill, opening_ms, time_opening
-from bench.machine import sync_times
-from bench.results import Goal, Row, Table, at_most
-from bench.rounds import Settings, take_turns
+from bench.settings import Settings
+from shardlog_tools.measuring.machine import sync_times
+from shardlog_tools.measuring.results import Goal, Row, Table, at_most
+from shardlog_tools.measuring.rounds import take_turns
 
 _MANY_SEGMENT_BYTES = 16 << 10
 _SEGMENT_BYTES = 64 << 20

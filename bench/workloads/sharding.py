@@ -26,27 +26,24 @@ import google_crc32c
 import msgspec
 
 import shardlog
-from bench.changes import change_commits
-from bench.machine import sync_times
-from bench.peers.bare_reading import RawRow
-from bench.peers.engine import STREAM
-from bench.peers.limit import Limit
-from bench.results import Row, Series, Table, at_least, at_most, compare
-from bench.rounds import Settings, take_turns
-from bench.workloads.appending import Appending
-from bench.workloads.reading import Passes
+from bench.settings import Settings
 from shardlog import Change, Record, ShardingPolicy, Store, Stream
 from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES, encode_block, padded
 from shardlog.format.values import encode
 from shardlog.model import HASH_RANGE_END
 from shardlog.testing.clock import ManualClock
+from shardlog_tools.measuring.appending import Appending
+from shardlog_tools.measuring.changes import change_commits
+from shardlog_tools.measuring.contestants import STREAM, Limit
+from shardlog_tools.measuring.machine import sync_times
+from shardlog_tools.measuring.reading import Passes, RawRow
+from shardlog_tools.measuring.results import Row, Series, Table, at_least, at_most, compare
+from shardlog_tools.measuring.rounds import take_turns
 
 SHARDS: Final = 64
 _KEY: Final = "sku"
 _RECORDS: Final = 100
 _SEGMENT_BYTES: Final = 64 << 20
-_EXPIRED_SEGMENTS: Final = 160
-"""10 GB of segments of 64 MiB."""
 _COLD_SEGMENT_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 256 << 10
 _KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE, fallocate(2)
@@ -59,6 +56,7 @@ class Sharded:
     """shardlog with a stream of many shards, routed by one key attribute."""
 
     name = "shardlog"
+    setting = ""
     untimed_seconds = 0.0
 
     def __init__(
@@ -88,9 +86,9 @@ class RoutingLimit(Limit):
 
     name = "limit, routing"
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, shards: int) -> None:
         super().__init__(directory)
-        self._bounds = [(number * HASH_RANGE_END // SHARDS).to_bytes(16, "big") for number in range(SHARDS)]
+        self._bounds = [(number * HASH_RANGE_END // shards).to_bytes(16, "big") for number in range(shards)]
         self._routes: dict[str, int] = {}
 
     def commit(self, changes: list[Change]) -> None:
@@ -130,17 +128,17 @@ class RoutingLimit(Limit):
         return bisect_right(self._bounds, hashlib.md5(key.encode(), usedforsecurity=False).digest()) - 1
 
 
-def append_to_shards(settings: Settings) -> Table:
-    """100 records per commit to 64 shards against the bare loop."""
+def append_to_shards(settings: Settings, shards: int) -> Table:
+    """100 records per commit to many shards against the bare loop."""
     commits = change_commits(_RECORDS)
     with _in_directory(settings) as (directory, stack):
-        subject = stack.enter_context(closing(Sharded(directory)))
-        limit = stack.enter_context(closing(RoutingLimit(directory)))
+        subject = stack.enter_context(closing(Sharded(directory, shards=shards)))
+        limit = stack.enter_context(closing(RoutingLimit(directory, shards)))
         sync = sync_times(settings.directory)
         series = take_turns([Appending(subject, commits), Appending(limit, commits)], settings)
     rows = compare(series[0], [(series[1], at_least(0.5))])
-    title = f"{_RECORDS} records per durable commit to {SHARDS} shards, one thread"
-    return Table("append-shards", title, "records/s", rows, sync)
+    title = f"{_RECORDS} records per durable commit to {shards} shard{'s' if shards > 1 else ''}, one thread"
+    return Table(f"append-{shards}-shards", title, "records/s", rows, sync)
 
 
 def append_with_policy(settings: Settings) -> Table:
@@ -318,7 +316,7 @@ class Expiry:
 
 def expire_much(settings: Settings) -> Table:
     """10 GB of records expire in one pass."""
-    segments = min(_EXPIRED_SEGMENTS, settings.segments)
+    segments = settings.expired_segments
     milliseconds, kilobytes = [], []
     sync = sync_times(settings.directory)
     for _ in range(min(3, settings.rounds)):

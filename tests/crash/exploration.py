@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tests.crash.rig import Recorded, Workload, record, same_uuids
+from tests.support.tally import Figure, Tally
 
 from shardlog.testing.crash_states import CrashState, Strategy, crash_states, next_sync
 from shardlog.testing.images import scratch_directory
@@ -55,7 +56,7 @@ class Origin(NamedTuple):
 
 
 @dataclass(slots=True)
-class Tally:
+class Explored:
     """What was done and found."""
 
     distinct: dict[bytes, Origin] = field(default_factory=dict)
@@ -64,39 +65,54 @@ class Tally:
     seconds: float = 0.0
     processor_seconds: float = 0.0
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Explored) -> None:
         """Take what another process did."""
-        self.distinct = {**other.distinct, **self.distinct}
+        for digest, origin in other.distinct.items():
+            self.distinct.setdefault(digest, origin)
         self.judged += other.judged
-        self.failures = (self.failures + other.failures)[:FAILURES_KEPT]
+        for failure in other.failures:
+            self.fail(failure)
         self.processor_seconds += other.processor_seconds
 
+    def fail(self, failure: str) -> None:
+        """Keep a failure, if no other begins with the same line: one cause shows in many states."""
+        heads = {kept.partition("\n")[0] for kept in self.failures}
+        if failure.partition("\n")[0] not in heads and len(heads) < FAILURES_KEPT:
+            self.failures.append(failure)
+
+    def add_to(self, tally: Tally) -> None:
+        """Tell the summary of the run."""
+        tally.add_all(Figure.IMAGES, Counter(origin.site for origin in self.distinct.values()))
+        tally.add_all(Figure.WORKLOADS, Counter(_kind_of(origin.workload) for origin in self.distinct.values()))
+        tally.add(Figure.JUDGEMENTS, "crash states", self.judged)
+        tally.add(Figure.LOSSES, "crash states", len(self.failures))
+
     def report(self) -> str:
-        """A table of all that."""
-        lines = [
-            f"{len(self.distinct)} distinct images, {self.judged} judgements, {self.seconds:.0f} s, "
-            f"{self.processor_seconds:.0f} s of processor time",
-        ]
-        kinds = Counter(origin.workload.partition(",")[0] for origin in self.distinct.values())
-        sites = Counter(origin.site for origin in self.distinct.values())
-        for title, counts in (("the sync that the crash forestalls", sites), ("workload", kinds)):
-            lines += ["", f"{title:48} images", *(f"  {name:46} {count:6}" for name, count in sorted(counts.items()))]
-        lines += ["", f"{len(self.failures)} failures" + (" or more" if len(self.failures) == FAILURES_KEPT else "")]
-        return "\n".join(lines + self.failures[:FAILURES_SHOWN])
+        """What was found broken, and how much was tried."""
+        more = " or more" if len(self.failures) == FAILURES_KEPT else ""
+        found = (
+            f"{len(self.failures)}{more} failures in {len(self.distinct)} distinct images, {self.seconds:.0f} s, "
+            f"{self.processor_seconds:.0f} s of processor time"
+        )
+        return "\n".join([found, *self.failures[:FAILURES_SHOWN]])
+
+
+def _kind_of(workload: str) -> str:
+    return workload.partition(",")[0]
 
 
 class _Explorer:
     """Judges recordings, one after the other."""
 
     def __init__(self, plan: Plan, root: str, deadline: float | None) -> None:
-        self.tally = Tally()
+        self.explored = Explored()
         self._plan = plan
         self._root = root
         self._deadline = deadline
 
     def is_over(self) -> bool:
         """Whether the time is up, or what was looked for is found."""
-        if self._plan.stops_at_failure and self.tally.failures:
+        if self._plan.stops_at_failure and self.explored.failures:
             return True
         return self._deadline is not None and time.monotonic() > self._deadline
 
@@ -121,13 +137,13 @@ class _Explorer:
                 if depth and len(observed) >= self._plan.recovery_states:
                     continue
                 site = str(next_sync(recording, point) or "none")
-                self.tally.distinct.setdefault(state.digest, Origin(recorded.name, site))
+                self.explored.distinct.setdefault(state.digest, Origin(recorded.name, site))
                 observed[state.digest] = self._observe(recorded, state, promises, catalogue, depth)
-            self.tally.judged += 1
+            self.explored.judged += 1
             found = violations(promises, observed[state.digest], state.image)
             if found:
                 told = story() + _story(recorded, state)
-                self.tally.failures.append("\n".join([f"{recorded.name}: {found[0]}", *found[1:], told, ""]))
+                self.explored.fail("\n".join([f"{recorded.name}: {found[0]}", *found[1:], told, ""]))
 
     def _is_wanted(self, state: CrashState, depth: int) -> bool:
         one_in = self._plan.one_in if depth == 0 else 1
@@ -169,48 +185,55 @@ def _story(recorded: Recorded, state: CrashState) -> str:
     return state.story(recorded.recording, max(0, state.point - STORY_OPERATIONS))
 
 
-def explore(recordings: Iterable[Recorded], plan: Plan, deadline: float | None = None) -> Tally:
+def explore(recordings: Iterable[Recorded], plan: Plan, deadline: float | None = None) -> Explored:
     """Judge the crash states of some recordings, in this process."""
     started, processor_started = time.monotonic(), time.process_time()
     with _quiet(), scratch_directory() as root:
         explorer = _Explorer(plan, root, deadline)
         for recorded in recordings:
             explorer.explore(recorded)
-    explorer.tally.seconds = time.monotonic() - started
-    explorer.tally.processor_seconds = time.process_time() - processor_started
-    return explorer.tally
+    explorer.explored.seconds = time.monotonic() - started
+    explorer.explored.processor_seconds = time.process_time() - processor_started
+    return explorer.explored
 
 
-def explore_together(workloads: Sequence[Workload], plan: Plan, processes: int, seconds: float) -> Iterator[Tally]:
-    """The same on several processes, for so many seconds at most: what has been done so far, again and again."""
+def explore_together(list_tasks: Callable[[], Sequence[Task]], processes: int, seconds: float) -> Explored:
+    """Tasks on several processes, for so many seconds at most. Each process makes the list for itself."""
     started = time.monotonic()
-    _work[:] = [_Work(workload, plan, started + seconds) for workload in workloads]
-    tally = Tally()
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
-        for part in pool.imap_unordered(_explore_one, range(len(workloads))):
-            tally.add(part)
-            tally.seconds = time.monotonic() - started
-            yield tally
+    deadline = started + seconds
+    explored = Explored()
+    with multiprocessing.get_context("spawn").Pool(processes, _begin, (list_tasks, deadline)) as pool:
+        for part in pool.imap_unordered(_explore_one, range(len(list_tasks()))):
+            explored.add(part)
+    explored.seconds = time.monotonic() - started
+    return explored
+
+
+Task = tuple[Workload, Plan]
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    workload: Workload
-    plan: Plan
+    tasks: Sequence[Task]
     deadline: float
 
 
-# What the processes of a pool inherit: workloads are functions, which do not travel otherwise.
+# What a process of the pool works on: workloads are functions, which do not travel.
 _work: list[_Work] = []
 
 
-def _explore_one(number: int) -> Tally:
-    work = _work[number]
+def _begin(list_tasks: Callable[[], Sequence[Task]], deadline: float) -> None:
+    _work.append(_Work(list_tasks(), deadline))
+
+
+def _explore_one(number: int) -> Explored:
+    (work,) = _work
     if time.monotonic() > work.deadline:
-        return Tally()
+        return Explored()
+    workload, plan = work.tasks[number]
     with _quiet():
-        recorded = record(work.workload)
-    return explore([recorded], work.plan, work.deadline)
+        recorded = record(workload)
+    return explore([recorded], plan, work.deadline)
 
 
 @contextmanager

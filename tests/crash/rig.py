@@ -7,18 +7,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from unittest import mock
 
 from shardlog.errors import StorageFailed, StorageFull
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Site
+from shardlog.options import Durability
 from shardlog.testing.clock import ManualClock
 from shardlog.testing.failing import FailingFiles, Fault, Killed, Kind
 from shardlog.testing.images import scratch_directory
 from shardlog.testing.journal import Journal
 from shardlog.testing.operations import DirectorySynced, Operation, Outcome, Recording, Synced
 from shardlog.testing.oracle import sight_violations
-from shardlog.testing.promises import promises_at
+from shardlog.testing.promises import StreamKey, promises_at
 from shardlog.testing.recording import RecordingFiles
 
 NEEDING_SPACE = frozenset({Kind.CREATE, Kind.WRITE, Kind.ALLOCATE, Kind.MAKE_DIRECTORY, Kind.RENAME})
@@ -31,6 +33,11 @@ def same_uuids(seed: int = 0) -> Iterator[None]:
     rng = random.Random(seed)
     with mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(bytes=rng.randbytes(16), version=4)):
         yield
+
+
+SEGMENT_BYTES = 16 << 10
+LARGE = 1300
+"""Payload of which three fill half a segment."""
 
 
 class Rig:
@@ -66,6 +73,12 @@ class Rig:
             if key in promises.streams:
                 wrong = [*sight_violations(promises.streams[key], appends, sight)]
                 assert not wrong, f"after a kill: {wrong}"
+
+
+def new_stream(rig: Rig, name: str = "stream", durability: Durability = "fsync", shards: int = 2) -> StreamKey:
+    """A stream of small segments, a second after whatever there was before."""
+    rig.clock.advance(timedelta(seconds=1))
+    return rig.journal.create(name, durability=durability, shards=shards, segment_bytes=SEGMENT_BYTES)
 
 
 Script = Callable[[Rig], None]

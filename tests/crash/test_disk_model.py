@@ -16,9 +16,11 @@ from shardlog.testing.operations import (
     DirectoryMade,
     DirectorySynced,
     Image,
+    Marked,
     Opened,
     Operation,
     Outcome,
+    Placed,
     Renamed,
     Synced,
     Truncated,
@@ -56,6 +58,13 @@ def test_a_file_without_a_durable_name_is_gone() -> None:
     disk = disk_after(Created(1, "a"), Written(1, 0, b"x"), synced(1))
     assert files_of(disk.image({}, ABSENT).image) == {}
     assert files_of(disk.image({}, WHOLE).image) == {"a": b"x"}
+
+
+def test_what_lmdb_has_synced_is_there() -> None:
+    """From its mark on, whole, in place of what was there before; whatever else is lost."""
+    place = [Marked(Placed("d", None)), Marked(Placed("d/m", b"old")), Marked(Placed("d/m", b"new"))]
+    assert files_of(disk_after(*place[:2], Created(1, "a")).image({}, ABSENT).image) == {"d/m": b"old"}
+    assert files_of(disk_after(*place, Created(1, "a")).image({}, ABSENT).image) == {"d/m": b"new"}
 
 
 def test_a_durable_name_says_nothing_about_the_content() -> None:
@@ -160,7 +169,7 @@ def test_a_sync_that_was_left_out_settles_nothing() -> None:
     assert files_of(disk.image({}, ABSENT).image) == {"a": b"old"}
 
 
-@pytest.mark.parametrize("name", ["rolls, os", "endings, fsync", "torn tails", "shards, fsync"])
+@pytest.mark.parametrize("name", ["rolls, os", "endings, fsync", "torn tails", "resharding, fsync", "expiring, fsync"])
 def test_the_model_follows_the_file_system(name: str) -> None:
     """Where everything reaches the disk, the model's image is what the directory holds."""
     with scratch_directory() as root:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from shardlog.model import HASH_RANGE_END, ShardDescription
 from shardlog.options import Durability
 from shardlog.testing.journal import Sight, changes_of
 from shardlog.testing.operations import Image, Marked
@@ -14,6 +17,8 @@ from shardlog.testing.oracle import Observation, StreamObservation, violations
 from shardlog.testing.promises import (
     Acknowledged,
     Appending,
+    Changing,
+    Checkpointed,
     Created,
     Deleted,
     Deleting,
@@ -29,7 +34,8 @@ from shardlog.testing.promises import (
 )
 
 KEY = StreamKey("stream", "2026-01-01T00:00:00.000")
-LOOK = Look("ENABLED", 1, (("one", True),))
+SHARD = ShardDescription("one", (), (0, HASH_RANGE_END), 1, None)
+LOOK = Look("ENABLED", 1, (SHARD,))
 IMAGE: Image = {}
 
 
@@ -46,7 +52,7 @@ def promised(*marks: object, level: Durability = "fsync") -> Promises:
 
 
 NUMBERS = (Number(1, 0, 0), Number(2, 0, 1), Number(3, 1, 0), Number(4, 1, 1))
-SIGHT = Sight(NUMBERS, (), ("one",) * 4, (("producer", 7),), LOOK, 6)
+SIGHT = Sight(NUMBERS, (), ("one",) * 4, (0, 1, 2, 3), (("producer", 7),), LOOK, 6)
 
 
 def seen(sight: Sight = SIGHT) -> Observation:
@@ -59,7 +65,7 @@ def seen(sight: Sight = SIGHT) -> Observation:
 
 def cut(count: int, positions: tuple[tuple[str, int | None], ...] = (("producer", 7),)) -> Sight:
     """The sight with the first so many records only."""
-    return replace(SIGHT, numbers=NUMBERS[:count], shards=("one",) * count, positions=positions)
+    return replace(SIGHT, numbers=NUMBERS[:count], shards=("one",) * count, hashes=(0,) * count, positions=positions)
 
 
 def with_stream(change: Callable[[StreamObservation], StreamObservation]) -> Observation:
@@ -79,7 +85,7 @@ def test_level_os_may_lose_the_end_and_nothing_before_it() -> None:
     assert violations(promised(level="os"), seen(short), IMAGE) == []
     assert any("is gone" in what for what in violations(promised(level="fsync"), seen(short), IMAGE))
     assert any("is gone" in what for what in violations(promised(MadeDurable(KEY), level="os"), seen(short), IMAGE))
-    gap = replace(SIGHT, numbers=NUMBERS[2:], shards=("one",) * 2)
+    gap = replace(SIGHT, numbers=NUMBERS[2:], shards=("one",) * 2, hashes=(0,) * 2)
     assert any("later ones" in what for what in violations(promised(level="os"), seen(gap), IMAGE))
 
 
@@ -87,14 +93,24 @@ def test_an_append_in_flight_may_be_there_wholly_or_not_at_all() -> None:
     """Never in part."""
     promises = promised(Appending(KEY, 2, changes_of(2, 2, 10)))
     assert violations(promises, seen(), IMAGE) == []
-    half = replace(SIGHT, numbers=(*NUMBERS, Number(5, 2, 0)), shards=("one",) * 5)
+    half = replace(SIGHT, numbers=(*NUMBERS, Number(5, 2, 0)), shards=("one",) * 5, hashes=(0,) * 5)
     assert any("in part" in what for what in violations(promises, seen(half), IMAGE))
 
 
+def of_shard(**changes: Any) -> Sight:
+    """The sight with something changed about the only shard."""
+    return replace(SIGHT, look=LOOK._replace(shards=(replace(SHARD, **changes),)))
+
+
 BROKEN = {
+    "do not partition": seen(of_shard(hash_range=(1, HASH_RANGE_END))),
+    "went astray": seen(of_shard(hash_range=(2, HASH_RANGE_END))),
+    "not open then": seen(of_shard(end_sequence=4)),
     "does not open": with_stream(lambda stream: replace(stream, error="CorruptLog")),
     "nobody appended": seen(replace(SIGHT, strange=("Record(9)",))),
-    "was never appended": seen(replace(SIGHT, numbers=(*NUMBERS, Number(5, 77, 0)), shards=("one",) * 5)),
+    "was never appended": seen(
+        replace(SIGHT, numbers=(*NUMBERS, Number(5, 77, 0)), shards=("one",) * 5, hashes=(0,) * 5)
+    ),
     "was told to somebody": seen(replace(SIGHT, numbers=(Number(1, 1, 0), *NUMBERS[1:]))),
     "was acknowledged, now": seen(replace(SIGHT, numbers=(*NUMBERS[:3], Number(5, 1, 1)))),
     "sequence number 3 after 3": seen(replace(SIGHT, numbers=(*NUMBERS[:3], Number(3, 1, 1)))),
@@ -124,6 +140,38 @@ def test_a_stream_is_what_it_was_changed_to() -> None:
     assert any("now it is Look" in what for what in violations(promised(), seen(sight), IMAGE))
 
 
+def test_a_change_that_is_not_through_has_happened_or_has_not() -> None:
+    """Nothing in between. Where the program died within, nobody knows what it would have become."""
+    new, neither = (replace(SIGHT, look=LOOK._replace(retention=timedelta(hours=hours))) for hours in (1, 2))
+    changing = promised(Changing(KEY, [new.look]))
+    assert violations(changing, seen(), IMAGE) == []
+    assert violations(changing, seen(new), IMAGE) == []
+    assert any("now it is Look" in what for what in violations(changing, seen(neither), IMAGE))
+    assert violations(promised(Changing(KEY)), seen(neither), IMAGE) == []
+
+
+def test_what_a_consumer_has_handled_is_durable_at_every_level() -> None:
+    """And so is how far it was."""
+    promises = promised(Checkpointed(KEY, 4), level="os")
+    handled = replace(SIGHT, checkpoint=4)
+    assert violations(promises, seen(handled), IMAGE) == []
+    assert any("a consumer had come to 4" in what for what in violations(promises, seen(), IMAGE))
+    lost = replace(cut(2, (("producer", None),)), checkpoint=4)
+    assert any("is gone" in what for what in violations(promises, seen(lost), IMAGE))
+    beyond = replace(SIGHT, checkpoint=6)
+    assert any("the next record gets 6" in what for what in violations(promises, seen(beyond), IMAGE))
+
+
+def test_what_nobody_was_told_of_may_have_been_made_and_have_expired() -> None:
+    """A producer's append that was interrupted leaves its position; only where something has expired since."""
+    promises = promised(Appending(KEY, 2, changes_of(2, 1, 10), "producer", 8), Changing(KEY))
+    expired = Sight((), (), (), (), (("producer", 8),), LOOK._replace(trim_horizon=6), 6)
+    assert not any("position of" in what for what in violations(promises, seen(expired), IMAGE))
+    kept = replace(SIGHT, positions=(("producer", 8),))
+    assert any("position of" in what for what in violations(promises, seen(kept), IMAGE))
+    assert any("position of" in what for what in violations(promised(Changing(KEY)), seen(expired), IMAGE))
+
+
 def test_a_number_once_told_is_never_given_again() -> None:
     """Even if its record may be lost."""
     promises = promised(Seen(KEY, (*NUMBERS, Number(6, 5, 0)), False), level="os")
@@ -133,7 +181,7 @@ def test_a_number_once_told_is_never_given_again() -> None:
 def test_what_was_refused_or_deleted_does_not_come_back() -> None:
     """Nor does what was lost, before something that was appended since."""
     promises = promised(Appending(KEY, 2, changes_of(2, 1, 10)), Refused(2))
-    more = replace(SIGHT, numbers=(*NUMBERS, Number(5, 2, 0)), shards=("one",) * 5)
+    more = replace(SIGHT, numbers=(*NUMBERS, Number(5, 2, 0)), shards=("one",) * 5, hashes=(0,) * 5)
     assert any("was refused" in what for what in violations(promises, seen(more), IMAGE))
     assert any("is back" in what for what in violations(promised(Deleting(KEY), Deleted(KEY)), seen(), IMAGE))
     lost = promised(
@@ -143,7 +191,7 @@ def test_what_was_refused_or_deleted_does_not_come_back() -> None:
         Acknowledged(3, (6,)),
     )
     numbers = (*NUMBERS, Number(5, 2, 0), Number(6, 3, 0))
-    both = replace(SIGHT, numbers=numbers, shards=("one",) * 6)
+    both = replace(SIGHT, numbers=numbers, shards=("one",) * 6, hashes=(0,) * 6)
     assert any("was lost" in what for what in violations(lost, seen(both), IMAGE))
 
 

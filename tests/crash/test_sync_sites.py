@@ -12,6 +12,7 @@ from tests.crash.damage import unseen_damage
 from tests.crash.exploration import Plan, explore
 from tests.crash.rig import record
 from tests.crash.workloads import BY_NAME
+from tests.support.tally import Figure, Tally
 
 from shardlog.files.protocol import Site
 from shardlog.testing.crash_states import Strategy
@@ -51,23 +52,28 @@ WITNESSES = {Site.MARK_POSITION: "rolls, fsync"}
 """Syncs without which no record is lost, but damage to records on top of a power cut would go unseen."""
 
 
+@pytest.mark.whole
 def test_every_site_is_proven() -> None:
     """A new sync needs a proof that it is needed."""
     assert PROOFS.keys() | WITNESSES.keys() == set(Site)
 
 
+@pytest.mark.control("sync sites")
 @pytest.mark.parametrize("site", PROOFS, ids=lambda site: site.name)
-def test_without_the_sync_something_is_lost(site: Site) -> None:
+def test_without_the_sync_something_is_lost(site: Site, tally: Tally) -> None:
     """The power cut that the sync is there for is found."""
     proof = PROOFS[site]
-    tally = explore([record(BY_NAME[proof.workload], frozenset({site}))], Plan(stops_at_failure=True))
-    assert tally.failures, f"nothing is lost without the sync of {site.name}: it can go, or the oracle misses something"
-    assert proof.found in tally.failures[0].partition("\n    ")[0]
+    found = explore([record(BY_NAME[proof.workload], frozenset({site}))], Plan(stops_at_failure=True)).failures
+    assert found, f"nothing is lost without the sync of {site.name}: it can go, or the oracle misses something"
+    assert proof.found in found[0].partition("\n    ")[0]
+    tally.add(Figure.SITES)
 
 
+@pytest.mark.control("sync sites")
 @pytest.mark.parametrize("site", WITNESSES, ids=lambda site: site.name)
-def test_without_the_sync_damage_goes_unseen(site: Site) -> None:
+def test_without_the_sync_damage_goes_unseen(site: Site, tally: Tally) -> None:
     """Damage to what the sync witnesses is told with it, and not without it."""
     workload = BY_NAME[WITNESSES[site]]
     assert not [*unseen_damage(record(workload), Strategy(), DAMAGE_STATES)]
     assert [*unseen_damage(record(workload, frozenset({site})), Strategy(), DAMAGE_STATES)]
+    tally.add(Figure.SITES)

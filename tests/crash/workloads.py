@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 from unittest import mock
 
+from tests.crash import reshaping
 from tests.crash.rig import (
+    LARGE,
     NEEDING_SPACE,
     SYNCING,
     Rig,
+    Script,
     Workload,
     count_of,
     full_at,
     interrupted_at,
     killed_at,
+    new_stream,
     unsynced_at,
 )
 
-from shardlog.api import Stream
 from shardlog.errors import StorageFailed, StorageFull, StreamDisabled
 from shardlog.files.protocol import Site
 from shardlog.format.commit import ENTRY_BYTES, HEADER_BYTES
 from shardlog.format.record import encode_batch
+from shardlog.options import Durability
 from shardlog.testing.disk import SECTOR_BYTES
 from shardlog.testing.failing import CHANGING, Fault, Killed, Kind
 from shardlog.testing.journal import changes_of
 from shardlog.testing.promises import StreamKey
-
-SEGMENT_BYTES = 16 << 10
-LARGE = 1300
-"""Payload of which three fill half a segment."""
-
-
-def new_stream(rig: Rig, name: str = "stream", durability: str = "fsync", shards: int = 2) -> StreamKey:
-    """A stream of small segments, a second after whatever there was before."""
-    rig.clock.advance(timedelta(seconds=1))
-    return rig.journal.create(name, durability=durability, shards=shards, segment_bytes=SEGMENT_BYTES)
 
 
 def birth(rig: Rig) -> None:
@@ -51,7 +45,7 @@ def birth(rig: Rig) -> None:
     rig.journal.append(key, 2)
 
 
-def appends(rig: Rig, durability: str) -> None:
+def appends(rig: Rig, durability: Durability) -> None:
     """Two threads, several shards, small appends and large ones; a tear anywhere in a block."""
     journal = rig.journal
     journal.open()
@@ -81,7 +75,7 @@ def tears(rig: Rig) -> None:
         rig.journal.append(key, 1, payload=-(before + overhead - 1 - turn % 3) % SECTOR_BYTES + SECTOR_BYTES)
 
 
-def rolls(rig: Rig, durability: str) -> None:
+def rolls(rig: Rig, durability: Durability) -> None:
     """Segments that fill, roll and are sealed."""
     rig.journal.open()
     key = new_stream(rig, durability=durability)
@@ -110,7 +104,7 @@ def level_os(rig: Rig) -> None:
     rig.journal.append(key)
 
 
-def producers(rig: Rig, durability: str) -> None:
+def producers(rig: Rig, durability: Durability) -> None:
     """Producers with positions, duplicates, over a roll and a reopening."""
     journal = rig.journal
     journal.open()
@@ -125,7 +119,7 @@ def producers(rig: Rig, durability: str) -> None:
     journal.append(key, 1, producer="one", position=4)
 
 
-def endings(rig: Rig, durability: str) -> None:
+def endings(rig: Rig, durability: Durability) -> None:
     """Streams are disabled, deleted, and created again under the same name."""
     journal = rig.journal
     journal.open()
@@ -146,27 +140,23 @@ def endings(rig: Rig, durability: str) -> None:
     journal.close()
 
 
-def shards(rig: Rig, durability: str) -> None:
-    """Shards split, merge and roll over; records expire with their segments."""
+def consumers(rig: Rig, durability: Durability) -> None:
+    """A group handles records and checkpoints them, between appends, over rolls and a reopening."""
     journal = rig.journal
     journal.open()
-    key = new_stream(rig, durability=durability)
-    journal.append(key, 3)
-
-    def first_open(stream: Stream) -> str:
-        return next(shard.shard_id for shard in stream.describe().shards if shard.end_sequence is None)
-
-    journal.change(key, lambda stream: stream.split_shard(first_open(stream)))
+    key = new_stream(rig, durability=durability, shards=1)
+    journal.append(key, 4)
+    journal.consume(key)
+    journal.append(key, 3, payload=LARGE)
     journal.append(key, 4, payload=LARGE)
-    journal.change(key, lambda stream: stream.roll_shard(first_open(stream)))
-    journal.append(key, 4, payload=LARGE)
-    rig.clock.advance(timedelta(hours=25))
-    journal.append(key, 2)
-    journal.change(key, lambda stream: stream.expire(force=True))
-    journal.append(key, 2)
+    journal.consume(key)
+    journal.append(key)
     journal.close()
     journal.open()
+    journal.consume(key)
     journal.append(key, 1)
+    journal.consume(key)
+    journal.append(key, 2)
 
 
 def checkpoints(rig: Rig) -> None:
@@ -182,7 +172,7 @@ def checkpoints(rig: Rig) -> None:
             rig.journal.append(key, 2, payload=300)
 
 
-def seen_before_synced(rig: Rig, durability: str) -> None:
+def seen_before_synced(rig: Rig, durability: Durability) -> None:
     """Killed between the write and the sync; who opens it sees the records, and then the power fails."""
     rig.journal.open()
     key = new_stream(rig, durability=durability)
@@ -252,7 +242,7 @@ def refused(rig: Rig) -> None:
     rig.journal.append(key)
 
 
-def failed_syncs(rig: Rig, durability: str, site: Site) -> None:
+def failed_syncs(rig: Rig, durability: Durability, site: Site) -> None:
     """A sync fails; the stream is closed and opened again, and goes on."""
     journal = rig.journal
     journal.open()
@@ -290,7 +280,7 @@ def interrupted_roll(rig: Rig) -> None:
     journal.append(key)
 
 
-def life(rig: Rig, durability: str) -> None:
+def life(rig: Rig, durability: Durability) -> None:
     """A short life with everything in it, to be killed at every step."""
     journal = rig.journal
     journal.open()
@@ -334,20 +324,30 @@ def _full() -> StorageFull:
     return StorageFull("the disk is full")
 
 
+LEVELS: tuple[Durability, ...] = ("fsync", "os")
+
 WORKLOADS = [
     Workload("birth", birth),
-    *(Workload(f"appends, {level}", partial(appends, durability=level)) for level in ("fsync", "os")),
+    *(Workload(f"appends, {level}", partial(appends, durability=level)) for level in LEVELS),
     Workload("tears", tears),
-    *(Workload(f"rolls, {level}", partial(rolls, durability=level)) for level in ("fsync", "os")),
+    *(Workload(f"rolls, {level}", partial(rolls, durability=level)) for level in LEVELS),
     Workload("level os", level_os),
-    *(Workload(f"producers, {level}", partial(producers, durability=level)) for level in ("fsync", "os")),
-    *(Workload(f"endings, {level}", partial(endings, durability=level)) for level in ("fsync", "os")),
-    *(Workload(f"shards, {level}", partial(shards, durability=level)) for level in ("fsync", "os")),
-    Workload("checkpoints", checkpoints),
+    *(Workload(f"producers, {level}", partial(producers, durability=level)) for level in LEVELS),
+    *(Workload(f"endings, {level}", partial(endings, durability=level)) for level in LEVELS),
     *(
-        Workload(f"seen before synced, {level}", partial(seen_before_synced, durability=level))
-        for level in ("fsync", "os")
+        Workload(f"{name}, {level}", partial(script, durability=level))
+        for name, script in (
+            ("resharding", reshaping.resharding),
+            ("appending while resharding", reshaping.appending_while_resharding),
+            ("disabled after a split", reshaping.disabled_after_a_split),
+            ("expiring", reshaping.expiring),
+            ("expiring beside others", reshaping.expiring_beside_others),
+        )
+        for level in LEVELS
     ),
+    *(Workload(f"consumers, {level}", partial(consumers, durability=level)) for level in LEVELS),
+    Workload("checkpoints", checkpoints),
+    *(Workload(f"seen before synced, {level}", partial(seen_before_synced, durability=level)) for level in LEVELS),
     Workload("torn tails", torn_tails),
     Workload("unsynced names", unsynced_names),
     Workload("refused", refused),
@@ -369,17 +369,26 @@ WORKLOADS = [
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
 
 
-def sweeps(durability: str) -> list[Workload]:
-    """`life` with something happening at each of its steps."""
-    script = partial(life, durability=durability)
-    name = f"life, {durability}"
+LIVES = {
+    "life": (life, afterlife),
+    "resharding life": (reshaping.resharding_life, reshaping.afterlife),
+    "expiring life": (reshaping.expiring_life, reshaping.afterlife),
+}
+"""Scripts to be disturbed at each of their steps, and what comes after that."""
+
+
+def sweeps(life_name: str, durability: Durability) -> list[Workload]:
+    """One of LIVES with something happening at each of its steps."""
+    life_script, epilogue = LIVES[life_name]
+    script: Script = partial(life_script, durability=durability)
+    name = f"{life_name}, {durability}"
     changes = range(1, count_of(script, CHANGING) + 1)
     return [
-        *(killed_at(name, script, afterlife, nth) for nth in changes),
-        *(killed_at(name, script, afterlife, nth, written=520) for nth in changes),
-        *(interrupted_at(name, script, afterlife, nth, after) for nth in changes for after in (False, True)),
-        *(full_at(name, script, afterlife, nth) for nth in range(1, count_of(script, NEEDING_SPACE) + 1)),
-        *(unsynced_at(name, script, afterlife, nth) for nth in range(1, count_of(script, SYNCING) + 1)),
+        *(killed_at(name, script, epilogue, nth) for nth in changes),
+        *(killed_at(name, script, epilogue, nth, written=520) for nth in changes),
+        *(interrupted_at(name, script, epilogue, nth, after) for nth in changes for after in (False, True)),
+        *(full_at(name, script, epilogue, nth) for nth in range(1, count_of(script, NEEDING_SPACE) + 1)),
+        *(unsynced_at(name, script, epilogue, nth) for nth in range(1, count_of(script, SYNCING) + 1)),
     ]
 
 
@@ -387,3 +396,10 @@ def torn_sweep() -> list[Workload]:
     """`torn_once`, killed at each of its steps, those of the recovery included."""
     changes = range(1, count_of(torn_once, CHANGING) + 1)
     return [killed_at("torn once", torn_once, afterlife, nth, written) for nth in changes for written in (None, 520)]
+
+
+def all_sweeps() -> list[Workload]:
+    """The lives disturbed at each step, in no order, the same every time."""
+    swept = [workload for name in LIVES for level in LEVELS for workload in sweeps(name, level)] + torn_sweep()
+    random.Random(0).shuffle(swept)
+    return swept

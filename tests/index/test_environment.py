@@ -350,3 +350,20 @@ def test_a_copy_holds_what_is_published(index: Index, tmp_path: Path) -> None:
     copy = Index(str(target))
     assert (copy.tail(), copy.segments(), copy.counts()) == (TAIL, SEGMENTS, index.counts())
     copy.close()
+
+
+@given(steps=st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), max_size=30), data=st.data())
+@exploring
+def test_the_last_block_before_a_time(path: str, steps: list[tuple[int, int]], data: st.DataObject) -> None:
+    """Found by halving: the same as by looking at all, whatever the gaps between numbers and times."""
+    rows, sequence, moment = [], 100, 0
+    for numbers, microseconds in steps:
+        rows.append(SparsePosition(sequence, sequence, moment, 0))
+        sequence, moment = sequence + numbers, moment + microseconds
+    index = Index.make(path, EMPTY._replace(positions=rows))
+    try:
+        wanted = data.draw(st.integers(-1, moment + 1))
+        older = [row for row in rows if row.timestamp_us < wanted]
+        assert index.position_before_time(100, sequence, wanted) == (older[-1] if older else None)
+    finally:
+        index.close()

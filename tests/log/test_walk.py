@@ -16,7 +16,7 @@ from shardlog.errors import CorruptLog, UnsupportedVersion
 from shardlog.format.checksum import crc32c
 from shardlog.format.commit import ALIGNMENT, FOOTER, HEADER_BYTES, encode_block, seed_of
 from shardlog.log import walk as walk_module
-from shardlog.log.walk import Block, Damage, Span, Steps, find_block, is_zero, walk
+from shardlog.log.walk import Block, Damage, Span, Steps, find_block, find_block_behind, is_zero, walk
 
 START = 4096
 FIRST = 11
@@ -335,12 +335,31 @@ def test_the_next_sound_block_is_found(piece_bytes: int) -> None:
         assert (found.offset if found else None) == (expected.start if expected else None)
 
 
+def test_no_block_is_found_within_the_header() -> None:
+    """A copy of a later block that strayed there would hide all those before it, which are in their place."""
+    first, _ = made_block([b"first"], 0, 20, 0)
+    later, _ = made_block([b"later"], 0, 30, 0)
+    file = MemoryFile((bytes(1024) + later).ljust(HEADER_STEP, b"\0") + first + later)
+    found = find_block(file, 0, len(file.content), SEED, 20)  # type: ignore[arg-type]  # it has what is needed
+    assert found is not None
+    assert (found.offset, found.first_sequence) == (HEADER_STEP, 20)
+
+
+def test_behind_damage_a_sound_block_may_be_right_there() -> None:
+    """Where the blocks before it are missing; one with the number that is due, and another predecessor, is not taken."""
+    block, _ = made_block([b"ours"], 0, 20, 0)
+    file = MemoryFile(bytes(HEADER_STEP) + block)
+    for next_sequence, offset in ((15, HEADER_STEP), (20, None), (21, None)):
+        found = find_block_behind(file, HEADER_STEP, len(file.content), SEED, next_sequence)  # type: ignore[arg-type]
+        assert (found.offset if found else None) == offset
+
+
 def test_only_blocks_of_this_segment_are_found() -> None:
     """Blocks of another segment, unaligned copies, blocks beyond the end and earlier numbers are passed over."""
     ours, _ = made_block([b"ours"], 0, 20, 0)
     theirs, _ = made_block([b"theirs"], 0, 20, 0, seed=seed_of(b"stream-uuid-stre", 2))
     earlier, _ = made_block([b"earlier"], 0, 19, 0)
-    front = b"SLOG" * 40 + theirs + earlier + b"1234" + ours + b"5678"
+    front = bytes(HEADER_STEP) + b"SLOG" * 40 + theirs + earlier + b"1234" + ours + b"5678"
     assert len(front) % ALIGNMENT == 0
     file = MemoryFile(front + ours)
     found = find_block(file, 0, len(file.content), SEED, 20)  # type: ignore[arg-type]  # it has what is needed

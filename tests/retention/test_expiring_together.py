@@ -94,7 +94,7 @@ def test_threads_and_processes_expire_while_others_append_and_read(store: Store,
     assert stream.statistics().bytes <= CAP
 
 
-@pytest.mark.parametrize("method", ["_age", "_trim"])
+@pytest.mark.parametrize("method", ["_ages", "_trim"])
 def test_a_pass_that_comes_second_removes_nothing(aging: Aging, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """Another one expired the same segments just before it looked at them, or just before it moved the horizon."""
     retention = aging.stream._stream.retention

@@ -1,4 +1,7 @@
-"""A process is killed at every step of an expiry: before the horizon's record nothing happened, after it all did."""
+"""A process is killed at every step of an expiry: before the horizon's record nothing happened, after it all did.
+
+The index's steps included, which the crash states of `tests/crash` do not have; those add the power cuts.
+"""
 
 from __future__ import annotations
 

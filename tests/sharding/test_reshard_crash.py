@@ -1,4 +1,7 @@
-"""A process is killed at every step of a split, a merge or a roll-over: it happened, or it did not."""
+"""A process is killed at every step of a split, a merge or a roll-over: it happened, or it did not.
+
+The index's steps included, which the crash states of `tests/crash` do not have; those add the power cuts.
+"""
 
 from __future__ import annotations
 

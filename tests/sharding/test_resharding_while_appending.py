@@ -16,11 +16,13 @@ from tests.sharding.writers import (
     patiently,
     reshard,
     resharding_process,
+    stopped,
     writing_process,
 )
 from tests.support.background import Background
-from tests.support.children import Channel, Child, Children
+from tests.support.children import Channel, Children
 from tests.support.history import changes, new_stream, numbers, records_only
+from tests.support.tally import Figure, Tally
 
 import shardlog
 from shardlog import ShardClosed, Store, Stream
@@ -28,20 +30,12 @@ from shardlog.model import HASH_RANGE_END
 from shardlog.stream.sampling import hash_of
 
 
-def stopped(child: Child) -> Acknowledged:
-    """Stop a writing process; what was acknowledged to it."""
-    child.send("stop")
-    rows = [row for message in child.rest() for row in message]
-    assert child.wait() == 0
-    assert rows, "it never came to append"
-    return dict(rows)
-
-
 def run_all(
     store: Store,
     stream: Stream,
     children: Children,
     seed: int,
+    tally: Tally,
     *,
     threads: int,
     processes: int,
@@ -75,33 +69,40 @@ def run_all(
     check_nothing_lost(store, stream, acknowledged)
     lineage = stream.describe().shards
     assert sum(len(shard.parent_ids) > 0 for shard in lineage) >= reshards + reshards_elsewhere
+    tally.add(Figure.RESHARDS, number=reshards + reshards_elsewhere)
 
 
 @pytest.mark.parametrize("durability", ["fsync", "os"])
-def test_threads_append_while_shards_change(store: Store, children: Children, seed: int, durability: str) -> None:
+def test_threads_append_while_shards_change(
+    store: Store, children: Children, seed: int, tally: Tally, durability: str
+) -> None:
     """Over many segments, at either level."""
     stream = new_stream(store, shards=2, durability=durability)
-    run_all(store, stream, children, seed, threads=3, processes=0, reshards=50)
+    run_all(store, stream, children, seed, tally, threads=3, processes=0, reshards=50)
 
 
-def test_processes_append_while_shards_change(store: Store, children: Children, seed: int) -> None:
+def test_processes_append_while_shards_change(store: Store, children: Children, seed: int, tally: Tally) -> None:
     """Their picture of the shards is old all the time."""
     stream = new_stream(store, shards=2)
-    run_all(store, stream, children, seed, threads=1, processes=2, reshards=50)
+    run_all(store, stream, children, seed, tally, threads=1, processes=2, reshards=50)
 
 
-def test_two_processes_change_shards_while_others_append(store: Store, children: Children, seed: int) -> None:
+def test_two_processes_change_shards_while_others_append(
+    store: Store, children: Children, seed: int, tally: Tally
+) -> None:
     """Who comes second gets ShardClosed, and the lineage is one."""
     stream = new_stream(store, shards=4)
-    run_all(store, stream, children, seed, threads=1, processes=1, reshards=30, reshards_elsewhere=30)
+    run_all(store, stream, children, seed, tally, threads=1, processes=1, reshards=30, reshards_elsewhere=30)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("durability", ["fsync", "os"])
-def test_a_thousand_reshards_while_appending(store: Store, children: Children, seed: int, durability: str) -> None:
+def test_a_thousand_reshards_while_appending(
+    store: Store, children: Children, seed: int, tally: Tally, durability: str
+) -> None:
     """The long form of all of these."""
     stream = store.create_stream("s", shards=4, segment_bytes=1 << 20, durability=durability)
-    run_all(store, stream, children, seed, threads=3, processes=2, reshards=700, reshards_elsewhere=300)
+    run_all(store, stream, children, seed, tally, threads=3, processes=2, reshards=700, reshards_elsewhere=300)
 
 
 def stale_writer(channel: Channel, path: str) -> None:

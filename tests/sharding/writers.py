@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.sharding.lineages import check_routed, open_shards, read_parents_first
-from tests.support.children import Channel
+from tests.support.background import Background
+from tests.support.children import Channel, Child
 from tests.support.history import records_only
 
 import shardlog
 from shardlog import Change, Record, Store, Stream
+from shardlog.stream import commit
+from shardlog.stream.append import Request, Router
 from shardlog.stream.sampling import hash_of
 
 Acknowledged = dict[tuple[str, int], list[int]]
@@ -92,6 +95,50 @@ def resharding_process(channel: Channel, path: str, count: int, seed: int) -> No
         channel.send("done")
 
 
+def resharding_for_ever(channel: Channel, path: str, seed: int) -> None:
+    """Split, merge and roll over, and tell of each, until somebody kills it."""
+    with shardlog.open(path) as store:
+        stream = store.stream("s")
+        generator = random.Random(seed)
+        channel.send("open")
+        while True:
+            reshard(stream, 1, generator)
+            channel.send("done")
+
+
+def writing_and_resharding_process(channel: Channel, path: str, who: str, seed: int) -> None:
+    """Append in one thread and change the shards in another, both until the next message; answers as a writer does."""
+    with shardlog.open(path) as store:
+        stream = store.stream("s")
+        channel.send("open")
+        assert channel.receive() == "go"
+        stop = threading.Event()
+        resharding = Background(_reshard_until, stream, stop, random.Random(f"{seed} {who} shards"))
+        waiting = Background(lambda: patiently(channel) and stop.set())
+        rows = list(Writer(stream, who, seed).run(stop).items())
+        resharding.result()
+        waiting.result()
+        for start in range(0, len(rows), APPENDS_PER_MESSAGE):
+            channel.send(rows[start : start + APPENDS_PER_MESSAGE])
+
+
+def _reshard_until(stream: Stream, stop: threading.Event, generator: random.Random) -> None:
+    while not stop.is_set():
+        reshard(stream, 1, generator)
+
+
+def process_that_routes_once(channel: Channel, path: str, who: str, seed: int) -> None:
+    """A writer with a broken engine: an append goes where an older state sent it."""
+    encode_request = commit.encode_request
+
+    def encode_once(request: Request, router: Router) -> None:
+        if request.state_version == -1:
+            encode_request(request, router)
+
+    commit.encode_request = encode_once  # type: ignore[attr-defined]
+    writing_process(channel, path, who, seed)
+
+
 def patiently(channel: Channel, limit_seconds: float = 900.0) -> Any:
     """The next message, which may take longer than others."""
     deadline = time.monotonic() + limit_seconds
@@ -101,6 +148,15 @@ def patiently(channel: Channel, limit_seconds: float = 900.0) -> Any:
         except TimeoutError:
             if time.monotonic() > deadline:
                 raise
+
+
+def stopped(child: Child) -> Acknowledged:
+    """Stop a writing process; what was acknowledged to it."""
+    child.send("stop")
+    rows = [row for message in child.rest() for row in message]
+    assert child.wait() == 0
+    assert rows, "it never came to append"
+    return dict(rows)
 
 
 def reshard(stream: Stream, count: int, generator: random.Random, *, shards_max: int = 24) -> None:

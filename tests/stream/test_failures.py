@@ -228,6 +228,46 @@ def test_a_failed_sync_stops_this_process(store: Store, store_path: Path, files:
             assert stream.statistics().segments == segments + 1
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_number_told_after_a_failed_sync_is_not_given_again(
+    store: Store, store_path: Path, files: FaultyFiles, is_killed: bool
+) -> None:
+    """An iterator taken at LATEST between the failure and the reopening misses nothing that is appended after it.
+
+    The failed commit's numbers were skipped in the index only, which nobody keeps: they came again after a reopening,
+    behind the back of whoever had been told that they were over.
+    """
+    stream = new_stream(store)
+    stream.append(changes(0, 1))
+    files.arm(is_commit_sync, failing)
+    with pytest.raises(StorageFailed):
+        stream.append(changes(1, 5))
+    told = stream.next_sequence
+    iterator = stream.iterator(stream.describe().shards[0].shard_id, "LATEST")
+    if is_killed:
+        files.arm(lambda step: step.is_mark, failing, times=1 << 30)  # nothing of what a close writes comes about
+    with reopened(store, store_path) as again:
+        stream = again.stream("s")
+        assert stream.append(changes(9, 1)).sequences[0] >= told
+        assert numbers(stream.get_records(iterator).records) == [9]
+        last = stream.next_sequence
+    with shardlog.open(store_path) as again:
+        assert again.stream("s").next_sequence == last, "numbers are skipped once, not at each opening"
+
+
+def test_where_mark_cannot_tell_the_skip_nothing_is_skipped(store: Store, store_path: Path, files: FaultyFiles) -> None:
+    """A disk that takes no sync any more: the next number that readers are told is the one that will be given."""
+    stream = new_stream(store)
+    stream.append(changes(0, 1))
+    before = stream.next_sequence
+    files.arm(lambda step: step.operation == "sync", failing, times=1 << 30)
+    with pytest.raises(StorageFailed):
+        stream.append(changes(1, 5))
+    assert stream.next_sequence == before
+    with reopened(store, store_path) as again:
+        assert again.stream("s").append(changes(9, 1)).sequences[0] >= before
+
+
 def test_a_failed_sync_stops_all_who_share_it(store: Store, files: FaultyFiles, store_path: Path) -> None:
     """The stream is poisoned in the whole process: a second opener cannot append either, until both have closed it."""
     stream = new_stream(store)

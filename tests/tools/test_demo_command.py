@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -8,11 +9,15 @@ from typing import Any, cast
 
 import pytest
 from tests.tools.commands import Outcome, run_process
+from tests.tools.consumed import append
 
+import shardlog
 from shardlog.format.record import Record
 from shardlog_tools import demo
 from shardlog_tools.demo_changes import appends
+from shardlog_tools.demo_consumers import share_and_take_over
 from shardlog_tools.demo_proof import compare, items_after, replay
+from shardlog_tools.demo_worker import RECORDS_MAX
 
 Command = Callable[..., Outcome]
 SEED = 5
@@ -113,6 +118,8 @@ def test_the_demo_passes(command: Command) -> None:
     assert figures["seed"] == 7
     assert 0 < figures["acknowledged"] == figures["found"] <= figures["records"]
     assert (figures["missing"], figures["wrong"], figures["old_image_mismatches"]) == (0, 0, 0)
+    assert (figures["consumed"], figures["lag"]) == (figures["records"], 0)
+    assert figures["consumed_twice"] <= RECORDS_MAX
 
 
 def test_the_demo_tells_a_story_and_may_keep_its_store(store: Path) -> None:
@@ -121,12 +128,25 @@ def test_the_demo_tells_a_story_and_may_keep_its_store(store: Path) -> None:
     assert outcome.status == 0, outcome.talk
     assert "(seed " in outcome.data
     assert "Nothing that was acknowledged is lost." in outcome.data
+    assert re.search(r"worker-1 has shards \d, \d, worker-2 has shards \d, \d; [\d,]+ records behind", outcome.data)
+    assert "SIGKILL for worker-2" in outcome.data
+    assert "worker-1 has shards 0, 1, 2, 3, worker-2 has none" in outcome.data
     assert outcome.talk == ""
     lines = run_process("cat", store / "store", "stock", "--limit", "3").json_lines()
     assert len(lines) == 3
     again = run_process("demo", "--dir", store)
     assert again.status == 1
     assert "expected a new or empty directory" in again.talk
+
+
+def test_the_demo_fails_where_a_record_is_not_consumed(store: Path) -> None:
+    """Lag 0 is not enough: every record has to have been handled."""
+    append(store, 0, 2000, shards=4)
+    told: list[str] = []
+    with shardlog.open(store) as opened:
+        stream = opened.stream("s")
+        assert not share_and_take_over(str(store), stream, 2001, told.append)["passed"]
+    assert "2,000 of 2,001 records handled" in told[-1]
 
 
 def test_the_demo_fails_where_something_is_lost(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

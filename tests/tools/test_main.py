@@ -15,7 +15,7 @@ import shardlog_tools.stat
 Command = Callable[..., Outcome]
 COMMANDS = (
     *("create", "import", "cat", "stat", "shards", "split", "merge", "roll", "set-sharding", "set-retention", "expire"),
-    *("disable", "delete", "dump", "demo"),
+    *("disable", "delete", "dump", "demo", "consume", "groups", "lag", "reset", "delete-group"),
 )
 
 

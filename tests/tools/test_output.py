@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
+
+import pytest
 
 import shardlog
 from shardlog_tools.output import CommandFailed, Output, Progress
@@ -80,3 +83,30 @@ def test_data_is_utf8_whatever_the_locale() -> None:
     output, data, _ = make_output(as_json=True)
     output.object({"path": "é\udcff"})
     assert data.getvalue() == '{"path": "é\\udcff"}\n'.encode()
+
+
+class ShortWrites(io.BytesIO):
+    """What stdout is with PYTHONUNBUFFERED: a stream that may take less than it is given."""
+
+    def write(self, content: Any) -> int:
+        return super().write(bytes(content)[:7])
+
+
+def test_data_is_whole_where_stdout_takes_a_part() -> None:
+    """A signal may end a write to an unbuffered pipe early; the rest was lost, and then checkpointed."""
+    data = ShortWrites()
+    output = Output(as_json=False, data=data, talk=io.StringIO())
+    output.lines(b"one line\nanother line\n")
+    output.line("and é")
+    assert data.getvalue().decode() == "one line\nanother line\nand é\n"
+
+
+def test_stdout_that_would_block_is_an_error() -> None:
+    """Not a loop that waits for it."""
+
+    class Full(io.BytesIO):
+        def write(self, content: Any) -> Any:
+            return None
+
+    with pytest.raises(BlockingIOError):
+        Output(as_json=False, data=Full(), talk=io.StringIO()).line("x")

@@ -59,6 +59,14 @@ def duration(text: str) -> timedelta | None:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def positive_duration(text: str) -> timedelta:
+    """A type for argparse: a duration above 0, such as 500ms or 10s, that has an end."""
+    found = duration(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected a duration above 0 such as 500ms or 10s, found {text!r}")
+    return found
+
+
 def size(text: str) -> int | None:
     """A type for argparse: a positive number of bytes such as 1000, 512MiB or 10GB; `none` is None."""
     if text == "none":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             on_damage=args.on_damage,
         )
         gaps: list[Gap] = []
-        lines = _lines(islice(records, args.limit), gaps)
+        lines = record_lines(islice(records, args.limit), gaps)
         if args.follow:
             _write_each(lines, output)
         else:
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     return FAILED if gaps else DONE
 
 
-def _lines(records: Iterator[Record | Gap], gaps: list[Gap]) -> Iterator[str]:
+def record_lines(records: Iterable[Record | Gap], gaps: list[Gap]) -> Iterator[str]:
     """A line for each record and gap; the gaps are also put into `gaps`."""
     timestamp_us, created_at = None, ""
     for record in records:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 import shardlog
 from shardlog import InvalidArgument, ShardlogError, StreamNotFound
 from shardlog_tools.arguments import Subparsers, add_stream_arguments
-from shardlog_tools.output import DONE, USED_WRONGLY, CommandFailed, Output
+from shardlog_tools.asking import check_can_ask, is_confirmed
+from shardlog_tools.output import DONE, CommandFailed, Output
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -25,11 +25,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Delete the stream; returns the exit status."""
-    if not args.yes and not sys.stdin.isatty():
-        raise CommandFailed("nobody to ask whether to delete: say --yes", USED_WRONGLY)
+    check_can_ask(args.yes, "delete")
     records = _records(args)
     words = f"stream {args.stream} with {'an unknown number of' if records is None else f'{records:,}'} records"
-    if not args.yes and not _confirmed(args, words, output):
+    question = f"Delete {words} from {args.store}? Type the stream's name to confirm:"
+    if not args.yes and not is_confirmed(question, args.stream, output):
         raise CommandFailed("not confirmed, nothing deleted")
     with shardlog.open(args.store, create=False) as store:
         store.delete_stream(args.stream)
@@ -49,9 +49,3 @@ def _records(args: argparse.Namespace) -> int | None:
             raise
         except ShardlogError:
             return None
-
-
-def _confirmed(args: argparse.Namespace, words: str, output: Output) -> bool:
-    output.say(f"Delete {words} from {args.store}? Type the stream's name to confirm:")
-    stream: str = args.stream
-    return sys.stdin.readline().strip() == stream

@@ -1,8 +1,8 @@
 """`shardlog demo`: capture changes, kill the capturing process, open again, and prove that nothing is lost.
 
 Owns the order of events, their timing and the summary. What must be true afterwards is in `demo_proof`, what is
-captured in `demo_changes`, and the process that dies in `demo_capture`. `demo --shards` is another story, told by
-`demo_shards`.
+captured in `demo_changes`, and the process that dies in `demo_capture`. `demo_consumers` tells the end: two workers
+share the stream's shards. `demo --shards` is another story, told by `demo_shards`.
 
 It shows what it can and no more: a SIGKILL loses no byte that the kernel has taken, so this proves recovery, atomicity
 and order, while durability against power loss is what the project's crash tests are for.
@@ -29,6 +29,7 @@ import shardlog
 from shardlog.files.mounts import filesystem_kind
 from shardlog.format.record import Record
 from shardlog_tools.arguments import Subparsers, integer_between, seconds
+from shardlog_tools.demo_consumers import share_and_take_over
 from shardlog_tools.demo_proof import compare, items_after, replay
 from shardlog_tools.demo_shards import STREAM as LOADED_STREAM
 from shardlog_tools.demo_shards import run_shards
@@ -70,7 +71,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "demo",
         help="capture changes, kill the process, prove that nothing is lost",
         description="A process captures changes from some threads and is killed with SIGKILL; the store is opened "
-        "again, and every record that was acknowledged is proven to be there. With --shards: hot spots move over a "
+        "again, and every record that was acknowledged is proven to be there. Then two workers share the stream's "
+        "shards; one is killed, and the other takes over. With --shards: hot spots move over a "
         "stream, its shards split and merge after them, and nothing is lost or reordered.",
     )
     parser.add_argument("--shards", action="store_true", help="show shards that follow a load")
@@ -111,10 +113,10 @@ def run(args: argparse.Namespace, output: Output) -> int:
         captured = _capture_and_kill(store_path, seed, args.threads, args.seconds or _CAPTURE_SECONDS)
         figures |= _tell_capture(captured, args.threads, tell)
         figures |= _open_and_prove(store_path, captured, seed, tell)
-    passed = bool(figures["passed"])
-    tell(
-        f"\n  {'Nothing that was acknowledged is lost.' if passed else 'FAILED: the log is not what was acknowledged.'}"
-    )
+        consumed = _consume(store_path, figures["records"], tell)
+        passed = figures["passed"] and consumed["passed"]
+        figures |= consumed | {"passed": passed}
+    tell(f"\n  {'Nothing that was acknowledged is lost.' if passed else 'FAILED: see above.'}")
     tell("  (A kill is no power cut: what the kernel has taken survives it. For that there are the crash tests.)")
     if args.dir:
         tell(f"  The store is yours: shardlog cat {store_path} {_STREAM} --limit 3")
@@ -279,6 +281,11 @@ def _open_and_prove(store_path: str, captured: Capture, seed: int, tell: Callabl
         "same_items": same_items,
         "old_image_mismatches": mismatches,
     }
+
+
+def _consume(store_path: str, records: int, tell: Callable[[str], None]) -> Figures:
+    with shardlog.open(store_path, create=False) as store:
+        return share_and_take_over(store_path, store.stream(_STREAM), records, tell)
 
 
 def _records(stream: shardlog.Stream) -> Iterator[Record]:

@@ -16,7 +16,9 @@ from typing import Final
 
 from shardlog import ShardlogError
 from shardlog_tools import (
+    bench,
     cat,
+    consume,
     create,
     delete,
     demo,
@@ -24,7 +26,10 @@ from shardlog_tools import (
     dump,
     expire,
     fsck,
+    groups,
     importing,
+    lag,
+    reset,
     resharding,
     salvage,
     scrub,
@@ -48,11 +53,16 @@ _COMMANDS: Final = (
     expire,
     disable,
     delete,
+    consume,
+    groups,
+    lag,
+    reset,
     fsck,
     snapshot,
     scrub,
     salvage,
     dump,
+    bench,
     demo,
 )
 

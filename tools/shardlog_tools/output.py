@@ -6,6 +6,7 @@ errors, and the progress bar. Data is buffered; `write_out` hands it on. Nothing
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -81,11 +82,16 @@ class Output:
 
     def line(self, text: str) -> None:
         """One line of data. What UTF-8 cannot hold (a file name of raw bytes) is escaped as JSON escapes it."""
-        self._data.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        self.lines(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def lines(self, content: bytes) -> None:
-        """Lines of data that are encoded already."""
-        self._data.write(content)
+        """Lines of data that are encoded already. An unbuffered stream may take only a part of them at a time."""
+        left = memoryview(content)
+        while left:
+            written = self._data.write(left)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, "stdout does not take more now")
+            left = left[written:]
 
     def object(self, value: Mapping[str, Any]) -> None:
         """One line of JSON."""

@@ -2,7 +2,7 @@
 
 Owns the figures' presentation. They are taken stream by stream while others may append, so they need not belong to
 one moment. A stream that cannot be opened is listed with its error, and the exit status is 1. Throughput is read back
-from the log, whoever wrote it, and for one stream only: it takes longer than the other figures.
+from the log, whoever wrote it, and for one stream only, as are its groups: that takes longer than the other figures.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from shardlog_tools.descriptions import (
     stream_as_json,
     table,
 )
+from shardlog_tools.group_figures import GroupFigures, figures_of, group_as_json, summary_words
 from shardlog_tools.json_values import to_json
 from shardlog_tools.lineage import Lineage, figures_as_json, lineage_of, read_figures
 from shardlog_tools.output import DONE, FAILED, Output
@@ -67,8 +68,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     with shardlog.open(args.store, create=False, read_only=True) as store:
         if args.stream is not None:
             stream = store.stream(args.stream, args.label)
-            _show_stream(args.store, stream, output)
-            return DONE
+            return _show_stream(args.store, stream, output)
         return _show_store(args.store, store, output)
 
 
@@ -102,8 +102,9 @@ def _show_store(path: str, store: shardlog.Store, output: Output) -> int:
     return FAILED if failures else DONE
 
 
-def _show_stream(path: str, stream: shardlog.Stream, output: Output) -> None:
+def _show_stream(path: str, stream: shardlog.Stream, output: Output) -> int:
     description, statistics, throughput = read_figures(stream)
+    groups, failure = _groups(stream)
     lineage = lineage_of(description, statistics, throughput)
     if output.as_json:
         found = _as_json(description, statistics)
@@ -113,8 +114,9 @@ def _show_stream(path: str, stream: shardlog.Stream, output: Output) -> None:
             {"shard": hot.shard_id, "key": json.loads(to_json(hot.key)), "share": round(hot.share, 4)}
             for hot in throughput.hot_keys
         ]
-        output.object({"store": path, "checksum": IMPLEMENTATION, **found, "hot_keys": hot_keys})
-        return
+        found |= {"hot_keys": hot_keys, "groups": list(map(group_as_json, groups))}
+        output.object({"store": path, "checksum": IMPLEMENTATION, **found})
+        return _status(stream, failure, output)
     figures = (
         ("stream", description.name),
         ("label", description.label),
@@ -137,10 +139,27 @@ def _show_stream(path: str, stream: shardlog.Stream, output: Output) -> None:
         ("checksums", f"CRC-32C by {IMPLEMENTATION}"),
         ("throughput", _throughput_words(throughput)),
         *(("hot key", _hot_key_words(hot)) for hot in throughput.hot_keys),
+        *(("group", summary_words(group)) for group in groups),
     )
     for name, figure in figures:
         output.line(f"{name + ':':15}{figure}")
     _show_shards(lineage, output)
+    return _status(stream, failure, output)
+
+
+def _groups(stream: shardlog.Stream) -> tuple[list[GroupFigures], ShardlogError | None]:
+    """Its groups, or why they cannot be told: damaged checkpoints are no reason to hide the rest."""
+    try:
+        return [figures_of(stream.group(name)) for name in stream.groups()], None
+    except ShardlogError as error:
+        return [], error
+
+
+def _status(stream: shardlog.Stream, failure: ShardlogError | None, output: Output) -> int:
+    if failure is None:
+        return DONE
+    output.say(f"shardlog: {stream.name}: its groups: {failure}")
+    return FAILED
 
 
 def _show_shards(lineage: Lineage, output: Output) -> None:

@@ -32,7 +32,7 @@ Value = TypeVar("Value")
 
 _HEADERS_KEPT: Final = 1024
 _FOOTERS_KEPT: Final = 256
-_FILES_KEPT: Final = 128
+_FILES_KEPT: Final = 32
 _FIRST_READ_BYTES: Final = 4096
 
 

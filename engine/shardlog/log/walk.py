@@ -109,7 +109,13 @@ def walk(file: File, span: Span, *, bodies: bool) -> Iterator[Block | Damage]:
             file, replace(span, start=start, previous_crc=previous_crc, next_sequence=next_sequence), bodies=bodies
         )
         try:
-            yield from steps
+            for block in steps:
+                first = block.header.first_sequence
+                if previous_crc is None and block.header.offset == start and first > next_sequence:
+                    # Who starts without the block before this one knows its number: others were here.
+                    reason = f"expected a block of number {next_sequence}, found {first}"
+                    yield Damage(next_sequence, first, start, start, reason)
+                yield block
             return
         except CorruptLog as error:
             offset, reason = steps.offset, str(error)
@@ -141,7 +147,7 @@ class Steps:
         self._seed = span.seed
         self._previous_crc = span.previous_crc
         self._bodies = bodies
-        self._piece_bytes = _FIRST_PIECE_BYTES if bodies else PIECE_BYTES
+        self._piece_bytes = min(_FIRST_PIECE_BYTES, PIECE_BYTES) if bodies else PIECE_BYTES
 
     def __iter__(self) -> Iterator[Block]:
         buffer = b""
@@ -191,9 +197,6 @@ class Steps:
             raise CorruptLog(
                 f"expected a block that continues {self._previous_crc:#010x}, found {header.previous_crc:#010x}"
             )
-        if self._previous_crc is None and header.first_sequence > self.next_sequence:
-            # Whoever starts at a block without knowing the one before it knows its number.
-            raise CorruptLog(f"expected a block of number {self.next_sequence}, found {header.first_sequence}")
         if header.first_sequence < self.next_sequence:
             raise CorruptLog(f"expected a sequence number from {self.next_sequence}, found {header.first_sequence}")
         padding_start = position + HEADER_BYTES + header.length

@@ -58,9 +58,7 @@ def unknown_operation(text: str = "") -> Fault:
 
 def stream_not_found(arn: str) -> Fault:
     """A well-formed ARN of nothing."""
-    return Fault(
-        f"{_SERVICE}ResourceNotFoundException", f"Requested resource not found: Stream: {arn} not found"
-    )
+    return Fault(f"{_SERVICE}ResourceNotFoundException", f"Requested resource not found: Stream: {arn} not found")
 
 
 def shard_not_found(arn: str, shard_id: str) -> Fault:

@@ -1,7 +1,9 @@
 """A record of the log as the API's GetRecords gives it. Pure.
 
 `SizeBytes` counts names and values of keys and images. `ApproximateCreationDateTime` is rounded down to the second.
-`userIdentity` is there for changes that a service made: time-to-live deletes.
+`userIdentity` is there for changes that a service made: time-to-live deletes. The service's model names its members
+`Type` and `PrincipalId`, and that is what SDKs read; the Developer Guide shows `type` and `principalId`, as functions
+get them. So it has both.
 """
 
 from __future__ import annotations
@@ -66,5 +68,10 @@ def _api_record(record: Record, context: RecordContext, convert: Callable[[Image
     }
     identity = record.identity
     if identity is not None:
-        found["userIdentity"] = {"type": "Service", "principalId": identity}
+        found["userIdentity"] = {
+            "Type": "Service",
+            "PrincipalId": identity,
+            "type": "Service",
+            "principalId": identity,
+        }
     return found

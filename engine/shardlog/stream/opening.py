@@ -258,9 +258,9 @@ def _index_content(
         size = file.size()
     finally:
         file.close()
-    next_sequence = _next_sequence(mark, end)
-    must_roll = end.sealed or end.torn_end > end.offset or unsynced or next_sequence > end.next_sequence
-    next_sequence += UNSYNCED_NUMBERS_MAX if unsynced else 0
+    jumped = end.next_sequence + (UNSYNCED_NUMBERS_MAX if unsynced else 0)
+    next_sequence = max(jumped, _next_sequence(mark, end))  # MARK may tell of an earlier jump, which is not made twice
+    must_roll = end.sealed or end.torn_end > end.offset or next_sequence > end.next_sequence
     expired = expired_segments(end.segments, state.trim_horizon)
     oldest = end.segments[len(expired)][0]
     counts = dict(snapshot.counts)

@@ -24,9 +24,19 @@ def change_commits(records_per_commit: int, seed: int = 1) -> list[list[Change]]
     return [[_modification(choices) for _ in range(records_per_commit)] for _ in range(commits)]
 
 
-def _modification(choices: random.Random) -> Change:
+def sized_commits(record_bytes: int, records_per_commit: int, seed: int = 1) -> list[list[Change]]:
+    """The same with INSERTs of about `record_bytes` encoded each: keys, a number, and text for the rest."""
+    choices = random.Random(seed)
+    return [[_insertion(choices, record_bytes) for _ in range(records_per_commit)] for _ in range(_COMMITS_AT_LEAST)]
+
+
+def _sku(choices: random.Random) -> str:
     number = choices.randrange(_SKUS)
-    sku = f"{number % 97:02d}-{number:06d}"
+    return f"{number % 97:02d}-{number:06d}"
+
+
+def _modification(choices: random.Random) -> Change:
+    sku = _sku(choices)
     old: dict[str, Any] = {
         "sku": sku,
         "name": choices.choice(_NAMES),
@@ -36,3 +46,14 @@ def _modification(choices: random.Random) -> Change:
     }
     new = {**old, "stock": choices.randrange(500), "version": old["version"] + 1}
     return Change.modify(keys={"sku": sku}, old=old, new=new)
+
+
+_INSERTION_BESIDES_TEXT: Final = 60
+
+
+def _insertion(choices: random.Random, record_bytes: int) -> Change:
+    sku = _sku(choices)
+    text = "".join(
+        choices.choices("abcdefghijklmnopqrstuvwxyz      ", k=max(1, record_bytes - _INSERTION_BESIDES_TEXT))
+    )
+    return Change.insert(keys={"sku": sku}, new={"sku": sku, "stock": choices.randrange(500), "text": text})

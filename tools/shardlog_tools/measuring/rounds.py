@@ -10,10 +10,10 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
-from bench.results import Series
+from shardlog_tools.measuring.results import Latency, Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,8 @@ class Settings:
     directory: str
     seconds: float = 3.0
     rounds: int = 15
-    log_bytes: int = 500 << 20
-    """Size of the log that the memory workload reads."""
     read_records: int = 200_000
     """Records in the log that the reading workloads read."""
-    segments: int = 1_000
-    """Segments of the log that is opened."""
-    fill_bytes: int = 60 << 20
-    """How full the last segment of the others is, of 64 MiB."""
     shards: int = 1
 
     @property
@@ -39,27 +33,47 @@ class Settings:
         return self.seconds / self.rounds
 
 
+class Turn(NamedTuple):
+    """The figure of a turn, and how long each operation took, in microseconds, where that was measured."""
+
+    figure: float
+    times_us: Sequence[float] = ()
+
+
 class Contestant(Protocol):
-    """Whose turn it may be."""
+    """Whose turn it may be. It may have a `setting`: what its peer does to be durable."""
 
     name: str
 
-    def turn(self, seconds: float) -> float:
+    def turn(self, seconds: float) -> Turn | float:
         """Work for about so many seconds; the figure."""
         ...
 
 
+@dataclass(slots=True)
+class _Collected:
+    figures: list[float] = field(default_factory=list)
+    times_us: list[float] = field(default_factory=list)
+
+    def series(self, contestant: Contestant) -> Series:
+        latency = Latency.of(self.times_us) if self.times_us else None
+        setting = getattr(contestant, "setting", "")
+        return Series(contestant.name, tuple(self.figures), len(self.times_us), latency, setting)
+
+
 def take_turns(contestants: Sequence[Contestant], settings: Settings) -> list[Series]:
     """One series for each contestant, in order."""
-    values: list[list[float]] = [[] for _ in contestants]
+    collected = [_Collected() for _ in contestants]
     for number in range(settings.rounds + 1):
-        for contestant, figures in zip(contestants, values, strict=True):
+        for contestant, kept in zip(contestants, collected, strict=True):
             gc.collect()
-            figure = contestant.turn(settings.turn_seconds)
+            outcome = contestant.turn(settings.turn_seconds)
+            turn = outcome if isinstance(outcome, Turn) else Turn(outcome)
             if number:
-                figures.append(figure)
+                kept.figures.append(turn.figure)
+                kept.times_us.extend(turn.times_us)
         _show_progress(number, settings.rounds)
-    return [Series(contestant.name, tuple(figures)) for contestant, figures in zip(contestants, values, strict=True)]
+    return [kept.series(contestant) for contestant, kept in zip(contestants, collected, strict=True)]
 
 
 def _show_progress(done: int, rounds: int) -> None:

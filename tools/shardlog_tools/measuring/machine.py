@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
 import time
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import lmdb
-
-from bench.results import Series
 from shardlog.files.mounts import filesystem_kind
 from shardlog.format.checksum import IMPLEMENTATION
+from shardlog_tools.measuring.results import Series
 
 _SYNCS: Final = 200
 _BLOCK_BYTES: Final = 4096
+_PACKAGES: Final = ("shardlog", "lmdb", "ormsgpack", "msgspec", "google-crc32c")
 
 
-def describe(directory: str) -> list[str]:
-    """The machine and the directory, in a few lines."""
-    cores = len(os.sched_getaffinity(0))
-    return [
-        f"{cores} cores ({_processor()}), {platform.system()} {platform.release()}",
-        f"Python {platform.python_version()}, CRC-32C by {IMPLEMENTATION}, SQLite {sqlite3.sqlite_version}, "
-        f"LMDB {'.'.join(map(str, lmdb.version(lib_version=0)))}",
-        f"in {directory} on {filesystem_kind(directory) or 'an unknown file system'}",
-    ]
+def describe(directory: str) -> dict[str, str]:
+    """The machine, the software and the directory, by what each is."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": f"{len(os.sched_getaffinity(0))} cores of {_processor()}, {memory:.0f} GB",
+        "system": f"{platform.system()} {platform.release()}",
+        "directory": f"{directory} on {filesystem_kind(directory) or 'an unknown file system'}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
+        "checksum": f"CRC-32C by {IMPLEMENTATION}",
+    }
 
 
 def sync_times(directory: str) -> Series:
