@@ -41,6 +41,27 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.parametrize("end", ["disable", "delete"])
+def test_a_stream_that_ended_ends_its_workers(store_path: Path, end: str) -> None:
+    """Each of them, when all of it was handled; none waits for what cannot come."""
+    with shardlog.open(store_path) as store:
+        stream = new_stream(store, shards=2)
+        group = stream.group("g")
+        stream.append(changes(0, 20))
+        handled: list[int] = []
+
+        def consume(name: str) -> None:
+            with suppress(Closed):  # deleted in this process, it is closed under its users
+                group.worker(name).run(lambda batch: handled.extend(numbers(batch.records)), wait=AT_ONCE)
+
+        running = [Background(consume, name) for name in ("one", "two")]
+        wait_until(lambda: len(handled) >= 20)
+        (store.disable_stream if end == "disable" else store.delete_stream)("s")
+        for each in running:
+            each.result()
+        assert sorted(handled) == list(range(20))
+
+
 @pytest.mark.parametrize("wrong", [0, -1, 10_001, True, 1.5, "5", None], ids=repr)
 def test_max_records_is_checked_at_once(group: Group, wrong: Any) -> None:
     """By each of the three ways to consume; nothing was read yet."""

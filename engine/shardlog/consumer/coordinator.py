@@ -64,6 +64,8 @@ class Coordinator:
         self.held: dict[str, Held] = {}
         self.has_free = False
         """Whether there are leases that nobody holds."""
+        self.is_finished = False
+        """Whether everything was handled in all shards there are; while one is open, it is not."""
         self._source = source
         self._table = table
         self._me = me
@@ -171,6 +173,7 @@ class Coordinator:
     def _adopt(self, view: View) -> None:
         """Make `held` what the rows say."""
         self.has_free = any(row.owner is None and not row.is_finished for row in view.leases.values())
+        self.is_finished = all(row.is_finished for row in view.leases.values())
         held: dict[str, Held] = {}
         for shard_id, row in view.leases.items():
             if not self._me.holds(row):

@@ -121,6 +121,7 @@ class Worker:
     ) -> Iterator[Batch]:
         """Batches of 1 to `max_records` records of one shard each, until `stop()`.
 
+        They also end when the group has handled all of a stream that was disabled, or deleted.
         `wait`: how long records are gathered for a batch at most. `until_drained`: end when everything that is there
         and not another worker's was delivered. What is not checkpointed comes again at the next call. Damage raises
         CorruptLog when all before it was delivered; with "gap" it is logged and skipped.
@@ -255,7 +256,7 @@ class Worker:
                 _log.error("worker %s: looking after its leases failed, and is tried again: %s", self.name, error)
             else:
                 self._failure = None
-            if self._coordinator.held != before:
+            if self._coordinator.held != before or self._coordinator.is_finished:
                 self._bell.ring()
 
     def _intake(self, max_records: int, wait: timedelta, on_damage: OnDamage) -> Intake:
@@ -276,10 +277,14 @@ class Worker:
                 batch = self._next(intake, until_drained)
                 if batch is not None:
                     yield batch
-                elif until_drained and self._is_drained(intake):
+                elif self._has_ended() or (until_drained and self._is_drained(intake)):
                     return
         finally:
             self._consuming.release()
+
+    def _has_ended(self) -> bool:
+        """Whether the group has handled all of a stream that was disabled, or deleted."""
+        return self._coordinator.is_finished and self._source.describe().status == "DISABLED"
 
     def _next(self, intake: Intake, at_once: bool) -> Batch | None:
         """The next batch, or None after waiting for one (or, `at_once`, for another worker) for a while."""
