@@ -15,6 +15,7 @@ from tests.log.memory_file import SEED, Made, MemoryFile, made_block, made_log
 from shardlog.errors import CorruptLog, UnsupportedVersion
 from shardlog.format.checksum import crc32c
 from shardlog.format.commit import ALIGNMENT, FOOTER, HEADER_BYTES, encode_block, seed_of
+from shardlog.format.segment import HEADER_STEP
 from shardlog.log import walk as walk_module
 from shardlog.log.walk import Block, Damage, Span, Steps, find_block, find_block_behind, is_zero, walk
 
@@ -346,7 +347,7 @@ def test_no_block_is_found_within_the_header() -> None:
 
 
 def test_behind_damage_a_sound_block_may_be_right_there() -> None:
-    """Where the blocks before it are missing; one with the number that is due, and another predecessor, is not taken."""
+    """Where those before it are missing; one of the number that is due, with another predecessor, is not taken."""
     block, _ = made_block([b"ours"], 0, 20, 0)
     file = MemoryFile(bytes(HEADER_STEP) + block)
     for next_sequence, offset in ((15, HEADER_STEP), (20, None), (21, None)):

@@ -10,6 +10,7 @@ import pytest
 import shardlog
 from shardlog import Change, CorruptLog, Record, Stream
 from shardlog.format import record as record_module
+from shardlog.stream import log_reader
 
 _BATCHES = 6
 
@@ -47,15 +48,16 @@ def test_who_does_not_look_has_nothing_decoded(stream: Stream) -> None:
     assert not any(record.is_decoded for record in stream.read() if isinstance(record, Record))
 
 
-def test_who_stops_looking_is_spared_again(stream: Stream) -> None:
-    """One batch later."""
+def test_who_stops_looking_is_spared_again(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many batches that were decoded together one is not, and shows it."""
+    monkeypatch.setattr(log_reader, "DECODED_BATCHES_MAX", 2)
     seen = []
     for record in stream.read():
         assert isinstance(record, Record)
         seen.append(record.is_decoded)
         if record.sequence <= 3:
             _ = record.keys
-    assert seen == [False] * 3 + [True] * 3 + [True] * (3 * _BATCHES - 6)
+    assert seen == [False] * 3 + [True] * 6 + [False] * (3 * _BATCHES - 9)
 
 
 def test_records_are_the_same_either_way(stream: Stream) -> None:
