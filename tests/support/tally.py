@@ -57,8 +57,6 @@ HARNESSES: Final = {
 }
 """Each with a figure that tells that it was at work, and how much of it the long run needs at least."""
 
-OPTIONAL: Final = frozenset({"state machine"})
-
 
 class Tally:
     """The figures of one test. `figures` holds plain values only."""
@@ -121,7 +119,7 @@ def summary(run: Run) -> list[str]:
 def whole_summary(run: Run) -> list[str]:
     """The summary of the long run, with the controls, and what could not be run."""
     lines = summary(run)
-    for harness in _expected(run):
+    for harness in HARNESSES:
         lines.append(f"control of {harness}: {_control(run.controls.get(harness, Counter()))}")
     for reason, tests in sorted(run.skipped.items()):
         files = sorted({test.partition("::")[0] for test in tests})
@@ -132,7 +130,7 @@ def whole_summary(run: Run) -> list[str]:
 def shortfalls(run: Run) -> list[str]:
     """Why the long run proves too little. What was skipped for a reason of the machine is not asked for."""
     found = []
-    for harness in _expected(run):
+    for harness in HARNESSES:
         figure, least = HARNESSES[harness]
         outcomes = run.controls.get(harness, Counter())
         if outcomes.keys() == {"skipped"}:
@@ -146,11 +144,6 @@ def shortfalls(run: Run) -> list[str]:
     if run.total(Figure.LOSSES):
         found.append(f"{run.total(Figure.LOSSES)} losses")
     return found
-
-
-def _expected(run: Run) -> list[str]:
-    """The harnesses there are: those that not every checkout has, only where they were at work."""
-    return [harness for harness in HARNESSES if harness not in OPTIONAL or run.total(HARNESSES[harness][0])]
 
 
 def _control(outcomes: Mapping[str, int]) -> str:

@@ -60,7 +60,7 @@ def test_enough_is_enough() -> None:
     assert shortfalls(run_of()) == []
 
 
-@pytest.mark.parametrize("harness", HARNESSES.keys() - {"state machine"})
+@pytest.mark.parametrize("harness", HARNESSES)
 def test_a_harness_that_was_not_at_work_is_missed(harness: str) -> None:
     """Its figure and its control."""
     found = shortfalls(run_of(without=[harness]))
@@ -93,13 +93,6 @@ def test_what_a_machine_cannot_do_is_told_and_not_asked_for() -> None:
     run = run_of(control("power cuts", "skipped", "setup", "only root may mount"), without=["power cuts"])
     assert shortfalls(run) == []
     assert "not run, 1 tests of tests/x/test_x.py: only root may mount" in whole_summary(run)
-
-
-def test_a_state_machine_needs_its_control() -> None:
-    """Where there is one."""
-    assert shortfalls(run_of(without=["state machine"])) == []
-    run = run_of(figures(Figure.EXAMPLES, 5), without=["state machine"])
-    assert shortfalls(run) == ["state machine: MISSING"]
 
 
 def test_a_loss_is_a_shortfall() -> None:
