@@ -258,6 +258,11 @@ class Stream:
         """The sequence number that the next record will have at least."""
         return self._open().tail().next_sequence
 
+    @property
+    def commits(self) -> int:
+        """Commits since its index was made: by all processes, since the first of them opened it."""
+        return self._open().tail().commits
+
     def iterator(
         self, shard_id: str, kind: str, *, sequence: int | None = None, timestamp: datetime | None = None
     ) -> str:

@@ -1,10 +1,10 @@
-"""How the API names things as text: stream ARNs, sequence numbers, shard iterators. Pure.
+r"""How the API names things as text: stream ARNs, sequence numbers, shard iterators. Pure.
 
 | thing | text |
 |---|---|
 | sequence number | `1` and twenty digits, padded with zeros; compared as integers |
 | stream | `arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>` |
-| shard iterator | `<stream arn>\\|1\\|<the engine's token>` |
+| shard iterator | `<stream arn>\|1\|<the engine's token>` |
 
 Text from a client that is not of this shape is a ValidationException; whether the thing exists is asked elsewhere.
 """

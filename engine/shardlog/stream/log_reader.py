@@ -23,6 +23,9 @@ OnDamage = Literal["raise", "gap"]
 ALL_SEQUENCES: Final = 1 << 64
 """More than any sequence number."""
 
+DECODED_BATCHES_MAX: Final = 32
+"""So many batches are decoded together before one is not."""
+
 
 class RecordBatch(NamedTuple):
     """Records of one shard that were appended together, or those of them that were asked for."""
@@ -30,7 +33,7 @@ class RecordBatch(NamedTuple):
     shard_id: str
     records: list[Record]
     body_bytes: int
-    """What the whole batch takes in the log."""
+    """What the whole batch takes in the log; 0 for what follows of one that is given in parts."""
 
 
 class LogReader:
@@ -57,6 +60,7 @@ class LogReader:
         self._raises = on_damage == "raise"
         self._last: Record | None = None
         """The last record that was given."""
+        self._decoded_batches = 0
         if shard_ids is not None:
             self.select(shard_ids)
 
@@ -82,21 +86,35 @@ class LogReader:
             try:
                 if isinstance(batch, SegmentDamage):
                     raise batch.error()
-                records = self._records(batch, first, end)
-                self._last = records[-1] if records else None
-                yield RecordBatch(batch.context.shard_id, records, len(batch.body))
+                body_bytes = len(batch.body)
+                for records in self._records(batch, first, end):
+                    self._last = records[-1] if records else None
+                    yield RecordBatch(batch.context.shard_id, records, body_bytes)
+                    body_bytes = 0
             except CorruptLog as error:
                 if self._raises or error.sequences is None:
                     raise
                 yield Gap(*error.sequences, str(error), error.segment, error.offset)
             self._check_open()
 
-    def _records(self, batch: StoredBatch, first: int, end: int) -> list[Record]:
-        """Decoded together where whoever reads has looked at the images of the last record: that is faster."""
+    def _records(self, batch: StoredBatch, first: int, end: int) -> Iterator[list[Record]]:
+        if self._last is None:
+            yield from batch.records_in_parts(first, end)
+        else:
+            yield self._whole(batch, first, end)
+
+    def _whole(self, batch: StoredBatch, first: int, end: int) -> list[Record]:
+        """Decoded together where whoever reads has looked at the images of the last record: that is faster.
+
+        Now and then not, to see whether it still looks.
+        """
         is_inside = first <= batch.first_sequence and batch.next_sequence <= end
-        if is_inside and self._last is not None and self._last.is_decoded:
+        was_looked_at = self._last is not None and self._last.is_decoded
+        if is_inside and was_looked_at and self._decoded_batches < DECODED_BATCHES_MAX:
+            self._decoded_batches += 1
             with suppress(CorruptLog):  # each by itself then: a row that does not decode harms no other
                 return batch.decoded_records()
+        self._decoded_batches = 0
         return batch.records(first, end)
 
 
