@@ -31,7 +31,7 @@ torture: $(READY)
 bench: $(PEERS)
 	$(BIN)/python -m bench --out $(BENCH_OUT)
 
-# Growth up to 50 million records: 15 GB of disk, half an hour.
+# What takes longer: growth up to 50 million records (10 GB of disk), leases, and what waiting costs.
 bench-full: $(PEERS)
 	$(BIN)/python -m bench --long --out $(BENCH_OUT)/full
 

@@ -99,6 +99,11 @@ def origin_note(content: Content) -> str:
     )
 
 
+def caption_of(content: Content) -> str:
+    """Date, processor and commit, to stand under a picture."""
+    return f"{content['machine']['date']}, {content['machine']['processor']}, commit {content['commit']}"
+
+
 def _common(earlier: Content, later: Content) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
     tables = {table["name"]: table for table in later["tables"]}
     for table in earlier["tables"]:

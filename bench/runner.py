@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import lmdb
 
-from bench.comparison import goals_table, origin_note, render_differences
+from bench.comparison import caption_of, goals_table, origin_note, render_differences
 from bench.peers import program, skipped
 from bench.pictures import picture
-from bench.readme import replace_figures
+from bench.readme import publish
 from bench.settings import Settings
 from bench.workloads import LONG, WORKLOADS
 from shardlog_tools.measuring.machine import describe
@@ -129,7 +129,7 @@ def _show(words: list[str]) -> int:
     elif given.command == "goals":
         print(f"{goals_table(_read(given.file))}\n\n{origin_note(_read(given.file))}")
     else:
-        replace_figures(_ROOT / "README.md", _read(given.file))
+        publish(_ROOT, _read(given.file))
     return 0
 
 
@@ -162,7 +162,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 def _draw(content: dict[str, Any], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    caption = f"{content['machine']['date']}, {content['machine']['processor']}, commit {content['commit']}"
+    caption = caption_of(content)
     for table in content["tables"]:
         (directory / f"{table['name']}.svg").write_text(picture(table, caption))
 

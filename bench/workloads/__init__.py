@@ -95,7 +95,6 @@ WORKLOADS: Final[dict[str, Workload]] = {
     ),
     "first-record": Workload("the first record from somewhere in a log that is not in the page cache", find_first),
     "wake-up": Workload("from a commit to a follower that waits, same process and other", wake_up),
-    "idle-followers": Workload("what waiting followers cost", idle_followers),
     "memory": Workload("memory of a process that reads a large log", read_memory),
     "open-segments": Workload("opening after SIGKILL, many segments", open_many_segments),
     **{
@@ -109,11 +108,12 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "expire-half": Workload("half of the records expire, beside DELETE in SQLite", expire_against_delete),
     "fsck": Workload("checking a store, beside a loop that reads and checksums the same bytes", check),
     "checkpoints": Workload("durable checkpoints of consumers", checkpoint),
-    "leases": Workload("how soon a dead worker's leases are taken over", share_leases),
-    "idle-leases": Workload("what holding leases costs", idle_leases),
 }
 
 LONG: Final[dict[str, Workload]] = {
-    "growth": Workload("append, replay, seek and open at 1, 10 and 50 million records", grow)
+    "growth": Workload("append, replay, seek and open at 1, 10 and 50 million records", grow),
+    "leases": Workload("how soon a dead worker's leases are taken over", share_leases),
+    "idle-leases": Workload("what holding leases costs", idle_leases),
+    "idle-followers": Workload("what waiting followers cost", idle_followers),
 }
 """What takes too long for every run."""

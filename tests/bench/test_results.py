@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from bench.comparison import differences, goals_table, render_differences
 from bench.pictures import picture
-from bench.readme import FIRST, LAST, with_figures
+from bench.readme import FIRST, LAST, PICTURED, publish, with_figures
 
 from shardlog_tools.measuring.results import (
     Latency,
@@ -143,6 +146,18 @@ def test_the_readme_keeps_what_is_around_its_figures() -> None:
     assert with_figures(made, content_of(table_of(20.0))) == made
     with pytest.raises(ValueError, match="markers"):
         with_figures("nothing here", content_of())
+
+
+def test_publishing_keeps_the_file_and_the_picture_beside_the_code(tmp_path: Path) -> None:
+    """What the README shows can be read, and compared with, later."""
+    (tmp_path / "README.md").write_text(f"{FIRST}{LAST}")
+    (tmp_path / "bench").mkdir()
+    content = content_of(replace(table_of(20.0), name=PICTURED))
+    publish(tmp_path, content)
+    published = tmp_path / "bench" / "published"
+    assert json.loads((published / "figures.json").read_text()) == content
+    assert f"](bench/published/{PICTURED}.svg)" in (tmp_path / "README.md").read_text()
+    assert (published / f"{PICTURED}.svg").exists()
 
 
 def test_a_picture_is_well_formed_and_its_bars_are_in_proportion() -> None:

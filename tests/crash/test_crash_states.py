@@ -21,7 +21,7 @@ SWEEP = Plan(Strategy(random_choices=2), one_in=12)
 SWEPT_ONE_IN = 40
 TORN_ONE_IN = 8
 LONG_SECONDS = 540
-LONG_TURNS = 16
+LONG_TURNS = 8
 
 
 def check(explored: Explored, tally: Tally, least: int) -> None:

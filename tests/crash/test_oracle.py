@@ -20,6 +20,7 @@ from shardlog.testing.promises import (
     Changing,
     Checkpointed,
     Created,
+    Creating,
     Deleted,
     Deleting,
     Look,
@@ -148,6 +149,14 @@ def test_a_change_that_is_not_through_has_happened_or_has_not() -> None:
     assert violations(changing, seen(new), IMAGE) == []
     assert any("now it is Look" in what for what in violations(changing, seen(neither), IMAGE))
     assert violations(promised(Changing(KEY)), seen(neither), IMAGE) == []
+
+
+def test_a_stream_whose_creator_was_interrupted_may_be_appended_to() -> None:
+    """Nobody was told that it was created; it is there, and so may be what was begun since, and nothing else."""
+    begun = (Creating(KEY.name, "fsync"), Appending(KEY, 0, changes_of(0, 2, 10)))
+    sight = replace(cut(2), positions=())
+    assert violations(promises_at(map(Marked, begun)), seen(sight), IMAGE) == []
+    assert any("never appended" in what for what in violations(promises_at(map(Marked, begun[:1])), seen(sight), IMAGE))
 
 
 def test_what_a_consumer_has_handled_is_durable_at_every_level() -> None:

@@ -17,12 +17,13 @@ What all records of a batch share (shard, time, first sequence number) is in the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import repeat
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Final, cast
 
+import msgpack
 import msgspec
 
 from shardlog.clock import datetime_of
@@ -243,6 +244,14 @@ _decode_optional = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=values.decod
 _split_rows = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
+FIRST_PART_RECORDS: Final = 32
+"""How many records of a batch are made at once for who may want one only."""
+
+
+def _array_head(length: int) -> bytes:
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
 class StoredBatch(msgspec.Struct, frozen=True, gc=False):
     """A verified body of `count` records that start at `first_sequence`, not decoded yet."""
 
@@ -263,6 +272,37 @@ class StoredBatch(msgspec.Struct, frozen=True, gc=False):
         if end - first < self.count:
             rows = rows[first - self.first_sequence : end - self.first_sequence]
         return list(map(_EncodedRecord, rows, range(first, end), repeat(self.context)))
+
+    def records_in_parts(self, first: int, end: int) -> Iterator[list[Record]]:
+        """The same, a short list first: who looks for one record need not wait until a thousand are made."""
+        first, end = max(first, self.first_sequence), min(end, self.next_sequence)
+        middle = first + FIRST_PART_RECORDS
+        places = self._places_of(first, middle) if end - first > 2 * FIRST_PART_RECORDS else None
+        if places is None:
+            yield self.records(first, end)
+            return
+        yield self._part(self.body[places[0] : places[1]], first, middle)
+        yield self._part(self.body[places[1] :], middle, self.next_sequence)[: end - middle]
+
+    def _places_of(self, first: int, middle: int) -> tuple[int, int] | None:
+        """Where two rows start in the body; None where it does not hold what it should, which `records` will tell."""
+        unpacker = msgpack.Unpacker(max_buffer_size=len(self.body))
+        unpacker.feed(self.body)
+        try:
+            if unpacker.read_array_header() != self.count:
+                return None
+            for _ in range(first - self.first_sequence):
+                unpacker.skip()
+            start = unpacker.tell()
+            for _ in range(middle - first):
+                unpacker.skip()
+        except (ValueError, msgpack.OutOfData, msgpack.UnpackException):
+            return None
+        return start, unpacker.tell()
+
+    def _part(self, rows: bytes, first: int, end: int) -> list[Record]:
+        part = StoredBatch(_array_head(end - first) + rows, end - first, first, self.context)
+        return part.records(first, end)
 
     def decoded_records(self) -> list[Record]:
         """All records, all images decoded: the fastest way if every image will be looked at. Raises CorruptLog."""

@@ -172,7 +172,8 @@ def violations(promises: Promises, observation: Observation, image: Image) -> li
         if key not in promises.streams:
             if key.name not in promises.creating:
                 found.append(f"{key.name}: nobody created that stream")
-            found += (f"{key.name}: {what}" for what in _stream_violations(StreamPromise("fsync"), {}, seen))
+            appends = promises.of_stream(key)
+            found += (f"{key.name}: {what}" for what in _stream_violations(StreamPromise("fsync"), appends, seen))
     return found + _missing_set_aside(promises, image)
 
 

@@ -212,7 +212,7 @@ def read_passes(
 def record_passes(
     settings: Settings, records_per_commit: int = 100, make_peers: Sequence[Callable[[str], ReadingPeer]] = ()
 ) -> Iterator[list[Passes]]:
-    """`get_records`, its limit, `read`, and peers, over the same records, all decoded."""
+    """`read`, its limit, `get_records`, and peers, over the same records, all decoded."""
     with _log(settings, records_per_commit, make_peers) as (stream, bodies, peers):
 
         def touch_rows() -> int:
@@ -231,9 +231,9 @@ def record_passes(
             return count
 
         yield [
-            Passes("get_records", lambda: sum(_touch_pages(stream))),
-            Passes(LIMIT, touch_rows),
             Passes("read", touch_records),
+            Passes(LIMIT, touch_rows),
+            Passes("get_records", lambda: sum(_touch_pages(stream))),
             *(Passes(peer.name, peer.count_decoded) for peer in peers),
         ]
 
