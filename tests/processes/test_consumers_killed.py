@@ -137,7 +137,7 @@ def test_all_are_killed_and_go_on_at_once_where_they_were(store_path: Path, chil
             crowd.kill(name)
     crowd.start_worker("other")  # nobody's name: it gets the leases of the dead all the same
     found = check(crowd, "other")
-    assert found.repeats <= 6
+    assert found.repeats <= 2 * 6, "a batch that was in hand may come again in two"
 
 
 def freeze_one(store_path: Path, children: Children, has_fences: bool) -> Crowd:
