@@ -124,6 +124,10 @@ def test_a_block_comes_back(
     directory = decode_directory(buffer, position, header)
     assert [(batch.shard, batch.records) for batch in directory] == [(shard, count) for shard, count, _ in batches]
     assert [body_of(buffer, position, batch) for batch in directory] == [body for _, _, body in batches]
+    for wanted in ({shard} for shard in (7, *(batch.shard for batch in directory))):
+        found = decode_directory(buffer, position, header, wanted)
+        assert found == [batch for batch in directory if batch.shard in wanted]
+        assert found == decode_directory(buffer, position, header, wanted | {1 << 31})
     sequence = first
     for batch in directory:
         assert batch.first_sequence == sequence

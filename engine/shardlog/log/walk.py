@@ -7,7 +7,7 @@ they are asked for, because a reader of one shard has no business with the other
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -61,9 +61,9 @@ class Block:
         self._position = position
         self._file = file
 
-    def batches(self) -> list[Batch]:
-        """Its directory. Raises CorruptLog."""
-        return decode_directory(self._buffer, self._position, self.header)
+    def batches(self, shards: Collection[int] | None = None) -> list[Batch]:
+        """Its directory: all of it, or the batches of some shards. Raises CorruptLog."""
+        return decode_directory(self._buffer, self._position, self.header, shards)
 
     def body(self, batch: Batch) -> bytes:
         """The body of one of its batches, verified. Raises CorruptLog."""

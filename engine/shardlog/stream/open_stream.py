@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -148,7 +148,7 @@ class OpenStream:
         if self._closed:
             raise Closed(f"{self.path}: the stream was closed, or inherited through a fork")
 
-    def reader(self, sequence: int, shards: Container[int] | None) -> BatchReader:
+    def reader(self, sequence: int, shards: Collection[int] | None) -> BatchReader:
         """Reads batches of all shards (None) or of some from a sequence number on."""
         cursor = Cursor(self.index, self.segments, sequence)
         return BatchReader(cursor, self._shard_id_of, self._event_prefix, shards)

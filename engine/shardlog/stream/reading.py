@@ -8,7 +8,7 @@ remembers where it stopped, so that following a stream does not search again.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -213,7 +213,7 @@ class BatchReader:
     """Turns blocks into records: of all shards in total order (`shards` None), or of some."""
 
     def __init__(
-        self, cursor: Cursor, shard_id_of: Callable[[int], str], event_prefix: str, shards: Container[int] | None
+        self, cursor: Cursor, shard_id_of: Callable[[int], str], event_prefix: str, shards: Collection[int] | None
     ) -> None:
         self.cursor = cursor
         self.shards = shards
@@ -242,8 +242,8 @@ class BatchReader:
             if item.header.first_sequence >= end:
                 return
             looked += item.header.length
-            for batch in item.batches():
-                if batch.shard == CONTROL_SHARD or (self.shards is not None and batch.shard not in self.shards):
+            for batch in item.batches(self.shards):
+                if batch.shard == CONTROL_SHARD:
                     continue
                 if batch.first_sequence + batch.records <= first_wanted or batch.first_sequence >= end:
                     continue
