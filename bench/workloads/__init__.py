@@ -71,7 +71,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
             f"commits of 100 records to {shards} shard(s), beside a limit that routes",
             partial(append_to_shards, shards=shards),
         )
-        for shards in (1, 16, 256)
+        for shards in (1, 16, 64, 256)
     },
     "append-policy": Workload("what a sharding policy costs an append", append_with_policy),
     **{
