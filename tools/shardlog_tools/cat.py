@@ -117,8 +117,13 @@ def record_lines(records: Iterable[Record | Gap], gaps: list[Gap]) -> Iterator[s
         images = to_json({"keys": record.keys, "new": record.new_image, "old": record.old_image})
         yield (
             f'{{"sequence":{record.sequence},"shard":"{record.shard_id}","event":"{record.event}",'
-            f'{images[1:-1]},"created_at":"{created_at}"}}\n'
+            f'{images[1:-1]}{_identity(record)},"created_at":"{created_at}"}}\n'
         )
+
+
+def _identity(record: Record) -> str:
+    """The service that made the change, where it was not the application."""
+    return "" if record.identity is None else f',"identity":{to_json(record.identity)}'
 
 
 def _write_each(lines: Iterator[str], output: Output) -> None:

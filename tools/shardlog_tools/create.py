@@ -53,6 +53,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="a key attribute, once for each: every record must have exactly these (default: not checked)",
     )
     parser.add_argument(
+        "--table-arn",
+        metavar="ARN",
+        help="the DynamoDB table whose changes the stream holds; its images then are DynamoDB-typed values",
+    )
+    parser.add_argument(
         "--durability",
         choices=get_args(Durability),
         default="fsync",
@@ -81,6 +86,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             retention_bytes=args.retention_bytes,
             durability=args.durability,
             sharding=sharding,
+            table_arn=args.table_arn,
         )
         description = stream.describe()
     if output.as_json:

@@ -25,6 +25,7 @@ def stream_as_json(description: StreamDescription) -> dict[str, Any]:
         "name": description.name,
         "label": description.label,
         "arn": description.arn,
+        "table_arn": description.table_arn,
         "status": description.status,
         "view_type": description.view_type,
         "key_names": list(description.key_names) if description.key_names is not None else None,

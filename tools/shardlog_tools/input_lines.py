@@ -109,15 +109,14 @@ def change_of(line: bytes) -> Change:
     old = _image(fields, "old", with_forms)
     if keys is None:
         raise LineError("keys: expected an object, found none")
-    if event == "INSERT":
-        if old is not None:
-            raise LineError("old: expected none in an INSERT")
-        return Change.insert(keys=keys, new=new)
-    if event == "REMOVE":
-        if new is not None:
-            raise LineError("new: expected none in a REMOVE")
-        return Change.remove(keys=keys, old=old)
-    return Change.modify(keys=keys, old=old, new=new)
+    identity = fields.get("identity")
+    if identity is not None and (type(identity) is not str or not identity):
+        raise LineError(f"identity: expected a string that is not empty, found {identity!r:.60}")
+    if event == "INSERT" and old is not None:
+        raise LineError("old: expected none in an INSERT")
+    if event == "REMOVE" and new is not None:
+        raise LineError("new: expected none in a REMOVE")
+    return Change(event, keys, new, old, identity)
 
 
 def _image(fields: dict[str, Any], name: str, with_forms: bool) -> dict[str, Any] | None:

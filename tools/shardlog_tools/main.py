@@ -33,6 +33,7 @@ from shardlog_tools import (
     resharding,
     salvage,
     scrub,
+    serve,
     set_retention,
     set_sharding,
     shards,
@@ -62,6 +63,7 @@ _COMMANDS: Final = (
     scrub,
     salvage,
     dump,
+    serve,
     bench,
     demo,
 )

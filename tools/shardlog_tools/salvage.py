@@ -211,6 +211,7 @@ def _new_stream(store: Store, name: str, state: StreamState | None, looked_at: l
         durability=options.durability,
         sharding=options.sharding,
         segment_bytes=options.segment_bytes,
+        table_arn=options.table_arn,
     )
 
 

@@ -76,22 +76,25 @@ def _binary(content: bytes | str) -> bytes:
 
 def image_size(image: Image) -> int:
     """Bytes of an image of typed values: of its names (UTF-8) and its values (Developer Guide, item sizes)."""
-    size = 0
-    for name, value in image.items():
-        size += len(name) if name.isascii() else len(name.encode())
-        for kind, content in value.items():
-            if kind == "S":
-                size += len(content) if content.isascii() else len(content.encode())
-            else:
-                size += _SIZES[kind](content)
+    size = _text_size("".join(image))
+    for value in image.values():
+        # Most values are texts and numbers, and this runs for every attribute that is read.
+        if "S" in value:
+            text = value["S"]
+            size += len(text) if text.isascii() else len(text.encode())
+        elif "N" in value:
+            size += _number_size(value["N"])
+        else:
+            size += _value_size(value)
     return size
 
 
 def _value_size(value: TypedValue) -> int:
-    return sum(_SIZES[kind](content) for kind, content in value.items())
+    ((kind, content),) = value.items()
+    return _SIZES[kind](content)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65_536)
 def _number_size(text: str) -> int:
     digits = text.partition("E")[0].lstrip("-").replace(".", "").strip("0")
     return (len(digits) + 1) // 2 + 1
@@ -106,7 +109,7 @@ def _list_size(content: list[TypedValue]) -> int:
 
 
 def _text_size(content: str) -> int:
-    return len(content.encode())
+    return len(content) if content.isascii() else len(content.encode())
 
 
 _SIZES: Final[dict[str, Callable[[Any], int]]] = {
@@ -125,7 +128,7 @@ _SIZES: Final[dict[str, Callable[[Any], int]]] = {
 
 def typed_image(image: Image) -> Image:
     """An image of plain values, as a program appended it, as typed values."""
-    return {name: typed(value) for name, value in image.items()}
+    return {name: _TYPED[type(value)](value) for name, value in image.items()}
 
 
 def typed(value: Any) -> TypedValue:
@@ -134,26 +137,18 @@ def typed(value: Any) -> TypedValue:
     What DynamoDB lacks becomes the nearest that it has: a time is text (ISO 8601), a number that is not finite is
     text, a set of elements of several kinds, or of none, is a list.
     """
-    if isinstance(value, str):
-        return {"S": value}
-    if value is None:
-        return {"NULL": True}
-    if isinstance(value, bool):
-        return {"BOOL": value}
-    if isinstance(value, int | float | Decimal):
-        is_finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
-        return {"N": number_text(repr(value) if isinstance(value, float) else str(value))} if is_finite else {
-            "S": str(value)
-        }  # fmt: skip
-    if isinstance(value, bytes):
-        return {"B": value}
-    if isinstance(value, datetime):
-        return {"S": value.isoformat()}
-    if isinstance(value, list):
-        return {"L": [typed(element) for element in value]}
-    if isinstance(value, dict):
-        return {"M": typed_image(value)}
-    return _typed_set(value)
+    return _TYPED[type(value)](value)
+
+
+def _typed_float(value: float) -> TypedValue:
+    text = repr(value)
+    if not math.isfinite(value):
+        return {"S": text}
+    return {"N": number_text(text) if "e" in text or text[0] == "-" else text.removesuffix(".0")}
+
+
+def _typed_decimal(value: Decimal) -> TypedValue:
+    return {"N": number_text(value)} if value.is_finite() else {"S": str(value)}
 
 
 def _typed_set(elements: set[Any]) -> TypedValue:
@@ -164,3 +159,19 @@ def _typed_set(elements: set[Any]) -> TypedValue:
         content = [member[kind] for member in members]
         return {f"{kind}S": sorted(content, key=Decimal if kind == "N" else None)}
     return {"L": members}
+
+
+# The engine keeps exactly these types, and no subclasses.
+_TYPED: Final[dict[type, Callable[[Any], TypedValue]]] = {
+    str: lambda value: {"S": value},
+    int: lambda value: {"N": str(value)},
+    float: _typed_float,
+    Decimal: _typed_decimal,
+    bool: lambda value: {"BOOL": value},
+    type(None): lambda _: {"NULL": True},
+    bytes: lambda value: {"B": value},
+    list: lambda value: {"L": [_TYPED[type(element)](element) for element in value]},
+    dict: lambda value: {"M": typed_image(value)},
+    set: _typed_set,
+    datetime: lambda value: {"S": value.isoformat()},
+}

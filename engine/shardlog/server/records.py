@@ -8,11 +8,10 @@ get them. So it has both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from shardlog.format.record import Record
-from shardlog.server.attributes import Image, image_size, typed_image
+from shardlog.server.attributes import image_size, typed_image
 from shardlog.server.identifiers import SEQUENCE_BASE
 
 EVENT_VERSION: Final = "1.1"
@@ -33,37 +32,36 @@ class RecordContext(NamedTuple):
 
 def api_records(records: list[Record], context: RecordContext) -> list[dict[str, Any]]:
     """Records as GetRecords gives them."""
-    convert = _as_it_is if context.is_typed else typed_image
-    return [_api_record(record, context, convert) for record in records]
+    return [_api_record(record, context) for record in records]
 
 
-def _as_it_is(image: Image) -> Image:
-    return image
-
-
-def _api_record(record: Record, context: RecordContext, convert: Callable[[Image], Image]) -> dict[str, Any]:
-    keys = convert(record.keys)
+def _api_record(record: Record, context: RecordContext) -> dict[str, Any]:
+    region, view_type, is_typed = context
+    keys, new, old = record.keys, record.new_image, record.old_image
+    if not is_typed:
+        keys = typed_image(keys)
+        new = None if new is None else typed_image(new)
+        old = None if old is None else typed_image(old)
+    size = image_size(keys)
     change: dict[str, Any] = {
         "ApproximateCreationDateTime": record.timestamp_us // _MICROSECONDS,
         "Keys": keys,
         "SequenceNumber": str(SEQUENCE_BASE + record.sequence),
-        "StreamViewType": context.view_type,
+        "StreamViewType": view_type,
     }
-    size = image_size(keys)
-    new, old = record.new_image, record.old_image
     if new is not None:
-        image = change["NewImage"] = convert(new)
-        size += image_size(image)
+        change["NewImage"] = new
+        size += image_size(new)
     if old is not None:
-        image = change["OldImage"] = convert(old)
-        size += image_size(image)
+        change["OldImage"] = old
+        size += image_size(old)
     change["SizeBytes"] = size
     found: dict[str, Any] = {
         "eventID": record.event_id,
         "eventName": record.event,
         "eventVersion": EVENT_VERSION,
         "eventSource": EVENT_SOURCE,
-        "awsRegion": context.region,
+        "awsRegion": region,
         "dynamodb": change,
     }
     identity = record.identity
