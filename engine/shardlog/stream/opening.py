@@ -30,7 +30,7 @@ from shardlog.log.recovery import LogEnd, add_counts, find_log_end
 from shardlog.log.segments import expired_segments, read_segment_header
 from shardlog.log.writer import ActiveSegment, footer_reserve, remove_expired
 from shardlog.stream.lineage import fold
-from shardlog.stream.rolling import UNSYNCED_NUMBERS_MAX
+from shardlog.stream.rolling import UNSYNCED_NUMBERS_MAX, mark_of
 from shardlog.stream.state import Snapshot, decode_state, encode_state, positions_of
 
 _log = logging.getLogger("shardlog")
@@ -172,6 +172,9 @@ def _recover(files: Files, path: str, mark_file: MarkFile, checkpointed: Checkpo
         files.make_directory(index_path)
     _settle_mark(mark_file, mark, end)
     content = _index_content(files, path, end, snapshot, mark, unsynced)
+    if unsynced:  # the flag goes before anything may be appended: from then on only the position tells of the jump
+        mark_file.write(mark_of(content.tail))
+        mark_file.sync()
     return Index.make(index_path, content), end.header.stream_uuid
 
 
