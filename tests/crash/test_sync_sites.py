@@ -30,10 +30,10 @@ class Proof(NamedTuple):
 PROOFS = {
     Site.STORE_IDENTITY: Proof("birth", "expected a store's identity"),
     Site.STORE_ENTRY: Proof("birth", "the stream is gone"),
-    Site.STREAM_MARK: Proof("rolls, fsync", "a reopening after a close leads from number"),
+    Site.STREAM_MARK: Proof("rolls, fsync", "and nothing was ever unsynced"),
     Site.STREAM_ENTRIES: Proof("birth", "it does not open or read"),
     Site.STREAM_ENTRY: Proof("birth", "the stream is gone"),
-    Site.STREAM_REMOVED: Proof("endings, fsync", "expected at least one segment, found none"),
+    Site.STREAM_REMOVED: Proof("endings, fsync", "and nothing was ever unsynced"),
     Site.SEGMENT_HEADER: Proof("rolls, fsync", "of a segment header, found"),
     Site.SEGMENT_ENTRY: Proof("rolls, fsync", "expected at least one segment, found none"),
     Site.SEGMENT_REMOVED: Proof("interrupted roll", "acknowledged as durable, and is gone"),

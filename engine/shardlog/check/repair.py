@@ -44,9 +44,9 @@ from shardlog.files.protocol import Files, Site
 from shardlog.format import control, names
 from shardlog.format.control import Control
 from shardlog.index.tail import MUST_ROLL
-from shardlog.log.segments import list_segments, read_segment_header
+from shardlog.log.segments import read_segment_header
 from shardlog.stream.open_stream import Surroundings, registry
-from shardlog.stream.state import KnownGap, StreamState, decode_state
+from shardlog.stream.state import KnownGap, StreamState
 
 LOCK_TIMEOUT_SECONDS: Final = 10.0
 
@@ -173,7 +173,7 @@ def _take(files: Files, action: Action, clock: Clock) -> None:
         case GoOnBehind(stream):
             go_on_behind(files, stream, clock)
         case RewriteMark(stream, distrusted):
-            rewrite_mark(files, stream, distrusted, _is_os_level(files, stream))
+            rewrite_mark(files, stream, distrusted)
 
 
 def _rename(files: Files, log_path: str, source: str, target: str) -> None:
@@ -204,20 +204,6 @@ def _set_aside(files: Files, stream: str, name: str) -> None:
         keep_copy(files, stream, path, 0, None, {"what": "a segment that does not belong into this log"})
         files.unlink(path)
         files.sync_directory(f"{stream}/{names.LOG}", Site.SEGMENT_ENTRY)
-
-
-def _is_os_level(files: Files, stream: str) -> bool:
-    """Whether the stream is of level "os", by any header that can be read; if none can, it may be."""
-    log_path = f"{stream}/{names.LOG}"
-    for segment in reversed(list_segments(files, log_path)):
-        file = files.open_to_read(f"{log_path}/{names.segment_name(*segment)}")
-        try:
-            return decode_state(read_segment_header(file).snapshot).state.options.durability == "os"
-        except CorruptLog:
-            continue
-        finally:
-            file.close()
-    return True
 
 
 def _settle(path: str, gaps: tuple[KnownGap, ...], surroundings: Surroundings) -> None:

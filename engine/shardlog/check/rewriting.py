@@ -111,10 +111,13 @@ def _fill(files: Files, stream: str, place: Place, end: End, source: File, targe
     )
 
 
-def rewrite_mark(files: Files, stream: str, distrusted: Mark | None, is_os_level: bool) -> None:
-    """Write MARK anew: with the position that it has if that can be read and is trusted, else with none."""
+def rewrite_mark(files: Files, stream: str, distrusted: Mark | None) -> None:
+    """Write MARK anew: with the position that it has if that can be read and is trusted, else with none.
+
+    What it does not tell is taken for the worse: without a position or its flag numbers jump.
+    """
     path = f"{stream}/{names.MARK}"
-    mark, unsynced = None, False
+    mark, unsynced = None, True
     if files.exists(path):
         file = files.open_to_read(path)
         try:
@@ -126,7 +129,7 @@ def rewrite_mark(files: Files, stream: str, distrusted: Mark | None, is_os_level
             return
         keep_copy(files, stream, path, 0, None, {"what": "MARK as it was before it was written anew"})
         mark = None if mark == distrusted else mark
-        unsynced = decode_flag(content) and is_os_level  # only that level sets it
+        unsynced = mark is None or decode_flag(content)
     new = bytearray(MARK_BYTES)
     new[FLAG_OFFSET : FLAG_OFFSET + len(encode_flag(unsynced))] = encode_flag(unsynced)
     if mark is not None:

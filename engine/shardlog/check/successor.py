@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from shardlog.clock import Clock
 from shardlog.consumer import highest_checkpoint
-from shardlog.files.protocol import Files, Site
+from shardlog.files.protocol import Files
 from shardlog.format import names
 from shardlog.format.mark import Mark
 from shardlog.format.segment import Predecessor, SegmentHeader
-from shardlog.log.mark_file import MarkFile, create_mark
+from shardlog.log.mark_file import open_mark
 from shardlog.log.recovery import LogEnd, add_counts, find_log_end
 from shardlog.log.writer import NewSegment, footer_reserve, new_segment_bytes
 from shardlog.stream.lineage import fold
@@ -25,11 +25,8 @@ from shardlog.stream.state import decode_state, encode_state, positions_of
 
 def go_on_behind(files: Files, stream: str, clock: Clock) -> bool:
     """Make the new segment, if opening would find the log's end damaged; whether it was needed. Under GATE."""
-    log_path, mark_path = f"{stream}/{names.LOG}", f"{stream}/{names.MARK}"
-    if not files.exists(mark_path):
-        create_mark(files, mark_path, Site.STREAM_MARK)
-        files.sync_directory(stream, Site.STREAM_ENTRIES)
-    mark_file = MarkFile(files.open(mark_path))
+    log_path = f"{stream}/{names.LOG}"
+    mark_file = open_mark(files, stream)
     try:
         mark, unsynced = mark_file.read()
         end = find_log_end(files, log_path, mark, highest_checkpoint(files, stream))

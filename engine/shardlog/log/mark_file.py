@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shardlog.files.protocol import File, Files, Site
+from shardlog.format import names
 from shardlog.format.mark import (
     FLAG_OFFSET,
     MARK_BYTES,
@@ -15,12 +18,25 @@ from shardlog.format.mark import (
 )
 
 
-def create_mark(files: Files, path: str, site: Site) -> None:
+def create_mark(files: Files, path: str, site: Site, *, unsynced: bool = False) -> None:
     """Create MARK with no slot, so that the log is scanned from its start, and synced."""
     file = files.create(path)
-    file.pwrite(bytes(FLAG_OFFSET) + encode_flag(False).ljust(MARK_BYTES - FLAG_OFFSET, b"\0"), 0)
+    file.pwrite(bytes(FLAG_OFFSET) + encode_flag(unsynced).ljust(MARK_BYTES - FLAG_OFFSET, b"\0"), 0)
     file.sync(site)
     file.close()
+
+
+def open_mark(files: Files, stream_path: str) -> MarkFile:
+    """Open a stream's MARK.
+
+    Where it is lost it is made: all of the last segment counts as unsynced, which costs one rewrite of it, and numbers
+    jump, because it may have told of some that are not in the log.
+    """
+    path = f"{stream_path}/{names.MARK}"
+    if not files.exists(path):
+        create_mark(files, path, Site.STREAM_MARK, unsynced=True)
+        files.sync_directory(stream_path, Site.STREAM_ENTRIES)
+    return MarkFile(files.open(path))
 
 
 class MarkFile:
@@ -34,14 +50,15 @@ class MarkFile:
         content = self._file.pread(MARK_BYTES, 0)
         return decode_mark(content), decode_flag(content)
 
-    def says_unsynced(self) -> bool:
-        """Whether the flag is set, and not merely unreadable."""
-        flag = encode_flag(True)
-        return self._file.pread(len(flag), FLAG_OFFSET) == flag
-
     def write(self, mark: Mark) -> None:
         """Write a position without syncing it; this also wakes the followers of every process."""
         self._file.pwrite(encode_slot(mark), slot_offset(mark))
+
+    def write_numbers(self, mark: Mark) -> None:
+        """Write a position whose number the log does not tell, synced; in both slots, because one may be damaged."""
+        for each in (mark, replace(mark, commits=mark.commits + 1)):
+            self.write(each)
+            self.sync()
 
     def ring(self) -> None:
         """Wake the followers without a new position: level "os" publishes what is not synced."""

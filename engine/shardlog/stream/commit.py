@@ -277,8 +277,7 @@ class GroupCommit:
         if not self._synced_commits:
             return True
         try:
-            self._mark.write(mark_of(skipping))
-            self._mark.sync()
+            self._mark.write_numbers(mark_of(skipping))
         except ShardlogError:
             return False
         return True

@@ -25,7 +25,7 @@ from shardlog.format.mark import Mark
 from shardlog.index.environment import Index, IndexContent
 from shardlog.index.tail import CLOSED, MUST_ROLL, Tail
 from shardlog.index.transaction import SegmentName
-from shardlog.log.mark_file import MarkFile, create_mark
+from shardlog.log.mark_file import MarkFile, open_mark
 from shardlog.log.recovery import LogEnd, add_counts, find_log_end
 from shardlog.log.segments import expired_segments, read_segment_header
 from shardlog.log.writer import ActiveSegment, footer_reserve, remove_expired
@@ -68,7 +68,7 @@ def open_to_write(files: Files, path: str, lock_timeout: float, checkpointed: Ch
     lock = files.open_lock(f"{path}/{names.LOCK}")
     try:
         with gate_held(lock, path, lock_timeout):
-            mark = _open_mark(files, path)
+            mark = open_mark(files, path)
             if lock.is_held_elsewhere(LIVE):
                 index, uuid = _join(files, path)
             else:
@@ -111,15 +111,6 @@ def _read_along(files: Files, path: str, lock: LockFile) -> OpenedStream:
     if not lock.try_shared(LIVE):
         raise StorageFailed(f"{path}/{names.LOCK}: expected LIVE to be shared, found it held alone")
     return OpenedStream(lock, index, MarkFile(files.open(f"{path}/{names.MARK}")), uuid)
-
-
-def _open_mark(files: Files, path: str) -> MarkFile:
-    mark_path = f"{path}/{names.MARK}"
-    if not files.exists(mark_path):
-        # Lost: without it the whole last segment counts as unsynced, which costs one rewrite of it.
-        create_mark(files, mark_path, Site.STREAM_MARK)
-        files.sync_directory(path, Site.STREAM_ENTRIES)
-    return MarkFile(files.open(mark_path))
 
 
 def _join(files: Files, path: str) -> tuple[Index, bytes]:
@@ -170,21 +161,13 @@ def _recover(files: Files, path: str, mark_file: MarkFile, checkpointed: Checkpo
     index_path = f"{path}/{names.INDEX}"
     if not files.exists(index_path):
         files.make_directory(index_path)
-    _settle_mark(mark_file, mark, end)
     content = _index_content(files, path, end, snapshot, mark, unsynced)
-    if unsynced:  # the flag goes before anything may be appended: from then on only the position tells of the jump
-        mark_file.write(mark_of(content.tail))
-        mark_file.sync()
+    if content.tail.next_sequence > end.next_sequence:
+        # What MARK says of numbers may be in the page cache only, and what follows from it is about to be told.
+        mark_file.write_numbers(mark_of(content.tail))
+    if unsynced:
+        mark_file.set_unsynced(False)
     return Index.make(index_path, content), end.header.stream_uuid
-
-
-def _settle_mark(mark_file: MarkFile, mark: Mark | None, end: LogEnd) -> None:
-    """What MARK says of numbers may be in the page cache only, and what follows from it is about to be told."""
-    if mark_file.says_unsynced():
-        mark_file.set_unsynced(True)
-    if mark is not None and _next_sequence(mark, end) > end.next_sequence:
-        mark_file.write(mark)
-        mark_file.sync()
 
 
 def _next_sequence(mark: Mark | None, end: LogEnd) -> int:

@@ -131,7 +131,6 @@ def _make_mark(files: Files, path: str, tail: Tail) -> None:
     create_mark(files, f"{path}/{names.MARK}", Site.STREAM_MARK)
     mark = MarkFile(files.open(f"{path}/{names.MARK}"))
     try:
-        mark.write(mark_of(tail))
-        mark.sync()
+        mark.write_numbers(mark_of(tail))
     finally:
         mark.close()

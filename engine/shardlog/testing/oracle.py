@@ -20,6 +20,7 @@ from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Files
 from shardlog.format import names
 from shardlog.model import HASH_RANGE_END
+from shardlog.stream.rolling import UNSYNCED_NUMBERS_MAX
 from shardlog.testing.clock import ManualClock
 from shardlog.testing.images import materialise
 from shardlog.testing.journal import STORE, Catalogue, Journal, Sight, ignore
@@ -304,6 +305,8 @@ def _repetition_violations(stream: StreamPromise, seen: StreamObservation) -> It
     highest = max([0, *stream.given, *(number.sequence for number in before.numbers)])
     if seen.appended and min(seen.appended) <= highest:
         yield f"number {min(seen.appended)} was given to a new record, and {highest} had been used already"
+    if stream.durability == "fsync" and before.next_sequence - highest > UNSYNCED_NUMBERS_MAX:
+        yield f"numbers jump from {highest} to {before.next_sequence}, and nothing was ever unsynced"
     if seen.last is None:
         return
     after = seen.last.numbers[: len(before.numbers)]
