@@ -81,6 +81,16 @@ def test_a_lease_that_was_asked_for_is_overdue_after_its_duration() -> None:
         assert other.absent(view(replace(ROW, wanted_by="other one")), now_us).overdue == set()
 
 
+def test_who_was_taken_for_gone_waits_anew_for_what_it_asks_for() -> None:
+    """Others had forgotten that it asked; the owner was told anew, and has the whole time again."""
+    seen = observer()
+    asked = view(replace(ROW, wanted_by="me"))
+    seen.absent(asked, 0)
+    seen.was_taken_for_gone()
+    assert seen.absent(asked, LEASE).overdue == set()
+    assert seen.absent(asked, 2 * LEASE).overdue == {("s", 2, 3)}
+
+
 def test_a_group_that_began_anew_is_watched_anew() -> None:
     """As its counters are: a lease taken after a reset looked like the one before it, and was taken away."""
     seen = observer()

@@ -17,8 +17,8 @@ from shardlog.consumer.assignment import Absent, View
 from shardlog.consumer.coordinator import Coordinator, Held
 from shardlog.consumer.leases import Fence
 
-SCHEDULES = 10
-SCHEDULES_OF_TORTURE = 600
+SCHEDULES = 50
+SCHEDULES_OF_TORTURE = 3000
 SCHEDULES_OF_CONTROLS = 200
 STEPS = 120
 HARNESS = "schedules of consumers"

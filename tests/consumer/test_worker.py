@@ -21,6 +21,7 @@ from tests.support.history import change, changes, new_stream, numbers
 import shardlog
 from shardlog import Batch, Closed, Group, InvalidArgument, LeaseLost, Record, Store, Stream, Worker
 from shardlog.consumer import LeaseTable
+from shardlog.consumer.assignment import View
 from shardlog.testing.clock import ManualClock
 
 AT_ONCE = timedelta(0)
@@ -241,6 +242,32 @@ def test_a_name_that_was_taken_meanwhile_is_given_up(group: Group, stream: Strea
     successor._coordinator.cycle()
     assert len(successor._coordinator.held) + len(witness._coordinator.held) == 2
     for worker in (frozen, witness, successor):
+        worker.close()
+
+
+def test_who_stood_still_while_looking_saw_others_move_just_then(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a look is that after it: what was renewed during the look was taken for expired at the next."""
+    group = new_stream(store, name="one").group("g")
+    owner = group.worker("o", lease_duration=LEASE)
+    owner._join()
+    observer = group.worker("w", lease_duration=LEASE)
+    observer._join()
+    real = LeaseTable.view
+
+    def slow_view(table: LeaseTable) -> View:
+        monkeypatch.undo()
+        clock.advance(LEASE)
+        owner._coordinator.cycle()
+        return real(table)
+
+    monkeypatch.setattr(LeaseTable, "view", slow_view)
+    observer._coordinator.cycle()
+    observer._coordinator.cycle()
+    owner._coordinator.cycle()
+    assert (len(owner._coordinator.held), observer._coordinator.held) == (1, {})
+    for worker in (owner, observer):
         worker.close()
 
 

@@ -142,10 +142,10 @@ class Coordinator:
         now_us = self._source.clock.awake_us()
         renews = now_us - self._renewed_us >= self._lease_us // RENEWALS_PER_LEASE
         view = self._table.view()
-        absent = self._observer.absent(view, now_us)
+        seen_us = self._source.clock.awake_us()  # not before: what moved while this worker stood still has just moved
+        absent = self._observer.absent(view, seen_us)
         me = Me(self._me.name, self._me.instance, self._releasable())
-        known = view.workers.get(me.name)
-        is_known = known is not None and known.instance == me.instance
+        is_known = self._is_known(view)
 
         def plan(view: View) -> Leases:
             # The shards are asked for after the rows: leases of shards that are newer would pass for expired ones.
@@ -160,8 +160,14 @@ class Coordinator:
             view = self._table.change(plan, me, self._presence(), absent, renews=renews or not is_known)
             if renews:
                 self._renewed_us = now_us
-            self._observer.was_held_up(self._source.clock.awake_us() - now_us)
+            self._observer.was_held_up(self._source.clock.awake_us() - seen_us)
+            if not self._is_known(view):
+                self._observer.was_taken_for_gone()
         return view
+
+    def _is_known(self, view: View) -> bool:
+        known = view.workers.get(self._me.name)
+        return known is not None and known.instance == self._me.instance
 
     def _presence(self) -> WorkerRow:
         self._presences += 1

@@ -78,7 +78,8 @@ class LeaseTable:
         """Write what the leases should be, without the workers that are gone; `renews` what is of `me`.
 
         `presence` is written then, or where others took this worker for gone; its counter is always another one.
-        Returns what is there now. Raises InvalidArgument where another one has the worker's name by now.
+        Returns what is there now, but the workers as they were. Raises InvalidArgument where another one has the
+        worker's name by now.
         """
 
         def write(rows: Rows) -> View:

@@ -8,9 +8,11 @@ that the kernel gave back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from shardlog.consumer.assignment import Absent, Me, View
+
+_ASKED: Final = "asked"
 
 
 class Observer:
@@ -26,6 +28,10 @@ class Observer:
     def was_held_up(self, duration_us: int) -> None:
         """So long it waited to write: who also did, behind somebody frozen inside a transaction, is not dead."""
         self._since_us = {key: (value, since_us + duration_us) for key, (value, since_us) in self._since_us.items()}
+
+    def was_taken_for_gone(self) -> None:
+        """What it asked for was forgotten then: if it asks again, the owner has the whole time again."""
+        self._since_us = {key: since for key, since in self._since_us.items() if key[0] != _ASKED}
 
     def absent(self, view: View, now_us: int) -> Absent:
         """Whom it takes for gone, given what it sees now and saw before."""
@@ -54,7 +60,7 @@ class Observer:
             if has_stood("lease", shard_id, (lease.instance, lease.counter), duration_us):
                 leases.add((shard_id, lease.instance, lease.counter))
             if lease.wanted_by == self._me.name and has_stood(
-                "asked", shard_id, (lease.instance, lease.taken), duration_us
+                _ASKED, shard_id, (lease.instance, lease.taken), duration_us
             ):
                 overdue.add((shard_id, lease.instance, lease.taken))
         self._since_us = seen
