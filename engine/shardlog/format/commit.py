@@ -59,6 +59,8 @@ LENGTH_MAX: Final = APPEND_BYTES_MAX + (16 << 20)
 _HEADER = struct.Struct("<IBBHIIIIQQQqII")
 _CRC = struct.Struct("<I")
 _IS_LITTLE: Final = sys.byteorder == "little"
+_MANY_BATCHES: Final = 8
+"""From so many on, a directory is searched in C: for fewer that takes longer than stepping through them."""
 _CRC_OFFSET: Final = HEADER_BYTES - _CRC.size
 _ENTRY = struct.Struct("<IIII")
 _SEED = struct.Struct("<16sI")
@@ -210,7 +212,7 @@ def decode_directory(
     """
     start = position + HEADER_BYTES
     directory = buffer[start : start + header.batch_count * ENTRY_BYTES]
-    if shards is not None and len(shards) == 1 and _IS_LITTLE:
+    if shards is not None and len(shards) == 1 and header.batch_count >= _MANY_BATCHES and _IS_LITTLE:
         return _batches_of(directory, header, *shards)
     body_offset = HEADER_BYTES + header.batch_count * ENTRY_BYTES
     sequence = header.first_sequence

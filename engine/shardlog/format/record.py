@@ -307,6 +307,9 @@ class StoredBatch(msgspec.Struct, frozen=True, gc=False):
     def decoded_records(self) -> list[Record]:
         """All records, all images decoded: the fastest way if every image will be looked at. Raises CorruptLog."""
         records = self._rows(_decode_rows)
+        if self.count == 1:
+            records[0].sequence, records[0]._context = self.first_sequence, self.context
+            return records
         deque(map(_set_sequence, records, range(self.first_sequence, self.next_sequence)), maxlen=0)
         deque(map(_set_context, records, repeat(self.context)), maxlen=0)
         return records

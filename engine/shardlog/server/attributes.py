@@ -76,17 +76,16 @@ def _binary(content: bytes | str) -> bytes:
 
 def image_size(image: Image) -> int:
     """Bytes of an image of typed values: of its names (UTF-8) and its values (Developer Guide, item sizes)."""
-    size = _text_size("".join(image))
+    # Most values are texts and numbers, and this runs for every attribute that is read.
+    texts, size = [*image], 0
     for value in image.values():
-        # Most values are texts and numbers, and this runs for every attribute that is read.
         if "S" in value:
-            text = value["S"]
-            size += len(text) if text.isascii() else len(text.encode())
+            texts.append(value["S"])
         elif "N" in value:
             size += _number_size(value["N"])
         else:
             size += _value_size(value)
-    return size
+    return size + _text_size("".join(texts))
 
 
 def _value_size(value: TypedValue) -> int:
