@@ -19,7 +19,7 @@ from tests.support.children import Channel, Children
 from tests.support.history import change, changes, new_stream, numbers
 
 import shardlog
-from shardlog import Batch, Closed, Group, InvalidArgument, LeaseLost, Record, Store, Stream, Worker
+from shardlog import Batch, Closed, CorruptLog, Group, InvalidArgument, LeaseLost, Record, Store, Stream, Worker
 from shardlog.consumer import LeaseTable
 from shardlog.consumer.assignment import View
 from shardlog.testing.clock import ManualClock
@@ -320,12 +320,13 @@ def test_closing_gives_the_lock_up_whatever_happens(
 
 
 def test_workers_leave_nothing_open(group: Group, stream: Stream) -> None:
-    """Neither locks nor what wakes them."""
+    """Neither locks nor what wakes them; also those that nobody entered."""
     with group.worker("w") as worker:
         drained(worker)
     gc.collect()
     before = descriptors()
     for _ in range(10):
+        group.worker("never-entered")
         with group.worker("w") as worker:
             drained(worker)
     del worker
@@ -409,6 +410,27 @@ def test_run_goes_on_after_a_lost_lease(group: Group, stream: Stream, caplog: py
         running.result()
     assert handled == [1, 1]
     assert "handles the batch again" in caplog.text
+
+
+def test_run_stops_at_damage_or_passes_over_it(store_path: Path) -> None:
+    """As `batches` does: raised when all before it was handled, or, asked to, passed over."""
+    with shardlog.open(store_path) as store:
+        stream = new_stream(store)
+        for number in range(60):
+            stream.append([change(number)])
+    damaged = min(store_path.glob("streams/*/*/log/*"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with shardlog.open(store_path) as store:
+        group = store.stream("s").group("g")
+        handled: list[int] = []
+        with pytest.raises(CorruptLog):
+            group.worker("w").run(lambda batch: handled.extend(numbers(batch.records)), until_drained=True)
+        assert handled == list(range(len(handled)))
+        group.worker("w").run(lambda batch: handled.extend(numbers(batch.records)), until_drained=True, on_damage="gap")
+        assert handled[-1] == 59
+        assert sorted(set(handled)) == handled
 
 
 def test_run_ends_at_sigterm(group: Group, stream: Stream) -> None:

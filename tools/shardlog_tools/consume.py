@@ -46,7 +46,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "SHARDLOG_SHARD_ID, SHARDLOG_FIRST_SEQUENCE and SHARDLOG_LAST_SEQUENCE in its environment), and the batch is "
         "checkpointed when it exits with 0; otherwise it is run again, with pauses that double. Without --exec the "
         "lines go to stdout, and are checkpointed when they are written. Goes on until SIGTERM or Ctrl-C, which let "
-        "the command finish the batch in hand (Ctrl-C again ends the command). What was not checkpointed comes again.",
+        "the command finish the batch in hand (Ctrl-C again ends the command). What was not checkpointed comes again. "
+        "SIGKILL cannot be passed on: the command runs on alone then, while another worker is given the batch.",
     )
     add_stream_arguments(parser)
     parser.add_argument("--group", required=True, metavar="GROUP", help="the group's name; it is made if need be")

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -95,6 +96,7 @@ class Worker:
         self._table = table
         self._choice = choice
         self._lock = lock
+        weakref.finalize(self, lock.close)  # nobody need enter it
         self._me = Me(name, choice.getrandbits(61) + 1)
         self._coordinator = Coordinator(source, table, self._me, self._lease_us, choice)
         self._bell = Bell()
@@ -139,16 +141,18 @@ class Worker:
         wait: timedelta = timedelta(seconds=1),
         until_drained: bool = False,
         attempts: int = ATTEMPTS,
+        on_damage: OnDamage = "raise",
     ) -> None:
         """Give each batch to `handler` and checkpoint it, until `stop()` or SIGTERM.
 
         A batch whose handler raises is given to it again, after a pause that doubles; after so many attempts the
-        handler's error is raised, and the batch stays with the group. Leases are given back on the way out.
+        handler's error is raised, and the batch stays with the group. Leases are given back on the way out. The other
+        arguments are those of `batches`.
         """
         if type(attempts) is not int or attempts < 1:
             raise InvalidArgument(f"attempts: expected 1 or more, found {attempts!r}")
         with called_at_sigterm(self.stop), self:
-            for batch in self.batches(max_records, wait, until_drained):
+            for batch in self.batches(max_records, wait, until_drained, on_damage=on_damage):
                 try:
                     if self._handled(handler, batch, attempts):
                         batch.checkpoint()
