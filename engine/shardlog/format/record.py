@@ -181,17 +181,21 @@ _set_context = _DecodedRecord.__dict__["_context"].__set__
 
 
 class _EncodedRecord(Record, msgspec.Struct, gc=False, eq=False):
-    """A row that is decoded when an image is first asked for."""
+    """A row that is decoded when an image is first asked for: until then it knows the batch that it lies in."""
 
-    _row: msgspec.Raw | _DecodedRecord
+    _source: StoredBatch | _DecodedRecord
     sequence: int
-    _context: BatchContext
+
+    @property
+    def _context(self) -> BatchContext:  # type: ignore[override]  # of the batch, or of the record that it became
+        source = self._source
+        return source._context if type(source) is _DecodedRecord else source.context  # type: ignore[union-attr]
 
     @property
     def event(self) -> Event:
-        row = self._row
-        if type(row) is msgspec.Raw:
-            content = memoryview(row)
+        source = self._source
+        if type(source) is StoredBatch:
+            content = memoryview(source.row(self.sequence))
             # The byte after the head of the row's array.
             event = EVENT_NAMES.get(content[1]) if len(content) > 1 else None
             if event is not None:
@@ -200,18 +204,18 @@ class _EncodedRecord(Record, msgspec.Struct, gc=False, eq=False):
 
     @property
     def keys(self) -> Image:
-        row = self._row
-        return row.keys if type(row) is _DecodedRecord else self._decoded().keys
+        source = self._source
+        return source.keys if type(source) is _DecodedRecord else self._decoded().keys
 
     @property
     def new_image(self) -> Image | None:
-        row = self._row
-        return row.new_image if type(row) is _DecodedRecord else self._decoded().new_image
+        source = self._source
+        return source.new_image if type(source) is _DecodedRecord else self._decoded().new_image
 
     @property
     def old_image(self) -> Image | None:
-        row = self._row
-        return row.old_image if type(row) is _DecodedRecord else self._decoded().old_image
+        source = self._source
+        return source.old_image if type(source) is _DecodedRecord else self._decoded().old_image
 
     @property
     def optional_fields(self) -> dict[str, Any]:
@@ -219,23 +223,26 @@ class _EncodedRecord(Record, msgspec.Struct, gc=False, eq=False):
 
     @property
     def encoded_bytes(self) -> int:
-        return len(memoryview(self._row)) if type(self._row) is msgspec.Raw else 0
+        source = self._source
+        return len(memoryview(source.row(self.sequence))) if type(source) is StoredBatch else 0
 
     @property
     def is_decoded(self) -> bool:
-        return type(self._row) is _DecodedRecord
+        return type(self._source) is _DecodedRecord
 
     def _decoded(self) -> _DecodedRecord:
-        row = self._row
-        if type(row) is msgspec.Raw:
+        source = self._source
+        if type(source) is StoredBatch:
             try:
-                row = self._row = _decode_row(row)
+                row = _decode_row(source.row(self.sequence))
             except ValueError as error:
                 raise CorruptLog(
                     f"record {self.sequence} does not decode: {error}", sequences=(self.sequence, self.sequence + 1)
                 ) from error
-        assert type(row) is _DecodedRecord
-        return row
+            row.sequence, row._context = self.sequence, source.context
+            source = self._source = row
+        assert type(source) is _DecodedRecord
+        return source
 
 
 _decode_row = msgspec.msgpack.Decoder(_DecodedRecord, ext_hook=values.decode_extension).decode
@@ -243,6 +250,9 @@ _decode_rows = msgspec.msgpack.Decoder(list[_DecodedRecord], ext_hook=values.dec
 _decode_optional = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=values.decode_extension).decode
 _split_rows = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
+
+_LENGTH_BYTES: Final = {0xDC: 2, 0xDD: 4}
+"""Of the heads of longer arrays."""
 
 FIRST_PART_RECORDS: Final = 32
 """How many records of a batch are made at once for who may want one only."""
@@ -252,26 +262,44 @@ def _array_head(length: int) -> bytes:
     return b"\xdd" + length.to_bytes(4, "big")
 
 
-class StoredBatch(msgspec.Struct, frozen=True, gc=False):
+def _count_of(body: bytes) -> int:
+    """How many elements the array has that a body is; -1: it is none (MessagePack, array format family)."""
+    head = body[0] if body else 0
+    if head & 0xF0 == 0x90:
+        return head & 0x0F
+    length_bytes = _LENGTH_BYTES.get(head)
+    return -1 if length_bytes is None else int.from_bytes(body[1 : 1 + length_bytes], "big")
+
+
+class StoredBatch(msgspec.Struct, gc=False):
     """A verified body of `count` records that start at `first_sequence`, not decoded yet."""
 
     body: bytes
     count: int
     first_sequence: int
     context: BatchContext
+    _rows: list[msgspec.Raw] | None = None
+    """The body, split, once a row was asked for."""
 
     @property
     def next_sequence(self) -> int:
         """The sequence number after its last record."""
         return self.first_sequence + self.count
 
+    def row(self, sequence: int) -> msgspec.Raw:
+        """One record's row, undecoded. Raises CorruptLog where the body cannot be split."""
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = self._decoded(_split_rows)
+        return rows[sequence - self.first_sequence]
+
     def records(self, first: int, end: int) -> list[Record]:
-        """The records with numbers in `[first, end)`, undecoded. Raises CorruptLog where it does not hold them."""
-        rows = self._rows(_split_rows)
-        first, end = max(first, self.first_sequence), min(end, self.next_sequence)
-        if end - first < self.count:
-            rows = rows[first - self.first_sequence : end - self.first_sequence]
-        return list(map(_EncodedRecord, rows, range(first, end), repeat(self.context)))
+        """The records with numbers in `[first, end)`, undecoded. Raises CorruptLog where it does not hold so many."""
+        count = _count_of(self.body)
+        if count != self.count:
+            raise self._corrupt(f"expected a batch of {self.count} records, found {'no list' if count < 0 else count}")
+        numbers = range(max(first, self.first_sequence), min(end, self.next_sequence))
+        return list(map(_EncodedRecord, repeat(self), numbers))
 
     def records_in_parts(self, first: int, end: int) -> Iterator[list[Record]]:
         """The same, a short list first: who looks for one record need not wait until a thousand are made."""
@@ -306,7 +334,7 @@ class StoredBatch(msgspec.Struct, frozen=True, gc=False):
 
     def decoded_records(self) -> list[Record]:
         """All records, all images decoded: the fastest way if every image will be looked at. Raises CorruptLog."""
-        records = self._rows(_decode_rows)
+        records = self._decoded(_decode_rows)
         if self.count == 1:
             records[0].sequence, records[0]._context = self.first_sequence, self.context
             return records
@@ -314,7 +342,7 @@ class StoredBatch(msgspec.Struct, frozen=True, gc=False):
         deque(map(_set_context, records, repeat(self.context)), maxlen=0)
         return records
 
-    def _rows(self, decode: Callable[[bytes], list[Any]]) -> list[Any]:
+    def _decoded(self, decode: Callable[[bytes], list[Any]]) -> list[Any]:
         try:
             rows = decode(self.body)
         except ValueError as error:
