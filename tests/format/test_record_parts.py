@@ -53,6 +53,6 @@ def test_what_is_wrong_is_told_as_before(damaged: object) -> None:
     body = damaged(_batch(200).body)  # type: ignore[operator]
     with pytest.raises(CorruptLog):
         _ = _batch(200, body).records(_FIRST, _FIRST + 200)[0].event
+    parts = _batch(200, body).records_in_parts(_FIRST + 50, _FIRST + 200)
     with pytest.raises(CorruptLog):
-        parts = _batch(200, body).records_in_parts(_FIRST + 50, _FIRST + 200)
         _ = [record.event for part in parts for record in part]
