@@ -174,7 +174,8 @@ def violations(promises: Promises, observation: Observation, image: Image) -> li
             if key.name not in promises.creating:
                 found.append(f"{key.name}: nobody created that stream")
             appends = promises.of_stream(key)
-            found += (f"{key.name}: {what}" for what in _stream_violations(StreamPromise("fsync"), appends, seen))
+            begun = StreamPromise(promises.creating.get(key.name, "fsync"))
+            found += (f"{key.name}: {what}" for what in _stream_violations(begun, appends, seen))
     return found + _missing_set_aside(promises, image)
 
 
