@@ -17,22 +17,12 @@ from typing import Final
 
 from shardlog.errors import CorruptLog
 from shardlog.files.protocol import File, Files
-from shardlog.format.bitflip import flipped_bit, header_differs_by_one_bit
-from shardlog.format.checksum import crc32c
-from shardlog.format.commit import (
-    CONTROL_SHARD,
-    ENTRY_BYTES,
-    FOOTER,
-    HEADER_BYTES,
-    CommitHeader,
-    decode_directory,
-    decode_header,
-    seed_of,
-)
+from shardlog.format.commit import CONTROL_SHARD, FOOTER, seed_of
 from shardlog.format.control import CHECKPOINT, Control, decode_controls
 from shardlog.format.mark import Mark
 from shardlog.format.names import segment_name
 from shardlog.format.segment import SegmentHeader, SparsePosition
+from shardlog.log.one_bit import one_bit_explains
 from shardlog.log.segments import list_segments, read_segment_header
 from shardlog.log.walk import PIECE_BYTES, Block, Damage, Span, Steps, find_block, find_block_behind, is_zero
 
@@ -41,9 +31,7 @@ _log = logging.getLogger("shardlog")
 INDEX_STRIDE_BYTES: Final = 64 << 10
 """One position row for so many bytes of log."""
 
-_SECTOR_BYTES: Final = 512
 _CHECKPOINT_WITNESS: Final = "a consumer's checkpoint"
-_FLIP_SEARCH_BYTES_MAX: Final = 1 << 20
 
 
 Counts = dict[int, tuple[int, int]]
@@ -332,7 +320,7 @@ class _Scan:
             witnesses.append(_CHECKPOINT_WITNESS)
         if is_something_there and self._promised_beyond(stopped):
             witnesses.append("the durable sequence of a later commit")
-        if is_something_there and self._one_bit_explains(stopped.offset):
+        if is_something_there and one_bit_explains(self._file, stopped.offset, self._size, self._seed):
             witnesses.append("one flipped bit that explains it")
         return witnesses
 
@@ -350,62 +338,6 @@ class _Scan:
                 return True
             offset = header.end
         return False
-
-    def _one_bit_explains(self, offset: int) -> bool:
-        start = self._file.pread(HEADER_BYTES, offset)
-        if len(start) < HEADER_BYTES:
-            return False
-        header = self._header(offset, start)
-        if header is None:
-            batch_count = int.from_bytes(start[12:16], "little")
-            # All there is, not only what the batch count asks for: that may be what was flipped.
-            buffer = self._file.pread(min(self._size - offset, _FLIP_SEARCH_BYTES_MAX), offset)
-            if header_differs_by_one_bit(buffer, self._seed):
-                return True
-            directory = buffer[HEADER_BYTES : HEADER_BYTES + batch_count * ENTRY_BYTES]
-            crc = crc32c(directory, crc32c(buffer[: HEADER_BYTES - 4], self._seed))
-            stored = int.from_bytes(buffer[HEADER_BYTES - 4 : HEADER_BYTES], "little")
-            return bool(directory) and flipped_bit(len(directory), crc ^ stored) is not None
-        return self._one_bit_explains_bodies(header)
-
-    def _header(self, offset: int, start: bytes) -> CommitHeader | None:
-        batch_count = int.from_bytes(start[12:16], "little")
-        length = HEADER_BYTES + batch_count * ENTRY_BYTES
-        if length > self._size - offset:
-            return None
-        try:
-            return decode_header(self._file.pread(length, offset), 0, offset, self._seed)
-        except CorruptLog:
-            return None
-
-    def _one_bit_explains_bodies(self, header: CommitHeader) -> bool:
-        if header.type == FOOTER or header.length > _FLIP_SEARCH_BYTES_MAX:
-            return False  # a footer has no directory, and holds nothing that the blocks before it do not
-        content = self._file.pread(header.end - header.offset, header.offset)
-        if any(
-            not any(content[sector : sector + _SECTOR_BYTES])
-            for sector in range(-header.offset % _SECTOR_BYTES, len(content) - _SECTOR_BYTES + 1, _SECTOR_BYTES)
-        ):
-            return False  # a sector that is missing explains it better
-        wrong = []
-        for batch in decode_directory(content, 0, header):
-            body = content[batch.body_offset : batch.body_offset + batch.body_bytes]
-            difference = crc32c(body) ^ batch.body_crc
-            if difference:
-                wrong.append((batch, difference))
-        padding = content[HEADER_BYTES + header.length :]
-        if not wrong:
-            return sum(byte.bit_count() for byte in padding) == 1
-        if len(wrong) > 1 or any(padding):
-            return False
-        batch, difference = wrong[0]
-        distance = flipped_bit(batch.body_bytes, difference)
-        if distance is None:
-            return False
-        place = batch.body_offset + batch.body_bytes - 1 - distance // 8
-        sector = place - (header.offset + place) % _SECTOR_BYTES
-        # Torn where only the last byte is missing, and that has one bit: the same, for a part of a sector.
-        return any(content[max(0, sector) : sector + _SECTOR_BYTES])
 
     def _nonzero_end(self, start: int) -> int:
         """End of the last nonzero byte at or after `start`; `start` where all is zero."""
