@@ -36,15 +36,12 @@ Row = list[Any]
 ROW_FIELDS = ("event", "keys", "new", "old", "optional")
 
 
-class BatchContext:
+class BatchContext(msgspec.Struct, frozen=True, gc=False):
     """What the records of one batch share. `event_prefix` makes their event ids unique over all streams."""
 
-    __slots__ = ("event_prefix", "shard_id", "timestamp_us")
-
-    def __init__(self, shard_id: str, timestamp_us: int, event_prefix: str) -> None:
-        self.shard_id = shard_id
-        self.timestamp_us = timestamp_us
-        self.event_prefix = event_prefix
+    shard_id: str
+    timestamp_us: int
+    event_prefix: str
 
 
 class Record:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+import msgspec
 
 from shardlog.errors import CorruptLog, InvalidArgument
 from shardlog.format.record import Record, StoredBatch
@@ -27,7 +29,7 @@ DECODED_BATCHES_MAX: Final = 32
 """So many batches are decoded together before one is not."""
 
 
-class RecordBatch(NamedTuple):
+class RecordBatch(msgspec.Struct, frozen=True, gc=False):
     """Records of one shard that were appended together, or those of them that were asked for."""
 
     shard_id: str
@@ -86,22 +88,25 @@ class LogReader:
             try:
                 if isinstance(batch, SegmentDamage):
                     raise batch.error()
-                body_bytes = len(batch.body)
-                for records in self._records(batch, first, end):
-                    self._last = records[-1] if records else None
-                    yield RecordBatch(batch.context.shard_id, records, body_bytes)
-                    body_bytes = 0
+                if self._last is None:
+                    yield from self._in_parts(batch, first, end)
+                else:
+                    yield self._batch_of(batch, self._whole(batch, first, end), len(batch.body))
             except CorruptLog as error:
                 if self._raises or error.sequences is None:
                     raise
                 yield Gap(*error.sequences, str(error), error.segment, error.offset)
             self._check_open()
 
-    def _records(self, batch: StoredBatch, first: int, end: int) -> Iterator[list[Record]]:
-        if self._last is None:
-            yield from batch.records_in_parts(first, end)
-        else:
-            yield self._whole(batch, first, end)
+    def _in_parts(self, batch: StoredBatch, first: int, end: int) -> Iterator[RecordBatch]:
+        body_bytes = len(batch.body)
+        for records in batch.records_in_parts(first, end):
+            yield self._batch_of(batch, records, body_bytes)
+            body_bytes = 0
+
+    def _batch_of(self, batch: StoredBatch, records: list[Record], body_bytes: int) -> RecordBatch:
+        self._last = records[-1] if records else None
+        return RecordBatch(batch.context.shard_id, records, body_bytes)
 
     def _whole(self, batch: StoredBatch, first: int, end: int) -> list[Record]:
         """Decoded together where whoever reads has looked at the images of the last record: that is faster.
