@@ -23,6 +23,9 @@ from shardlog import (
     Stream,
     StreamDisabled,
 )
+from shardlog.files.posix import PosixFiles
+from shardlog.files.protocol import Site
+from shardlog.log.mark_file import create_mark
 from shardlog.model import HASH_RANGE_END
 from shardlog.stream.sampling import hash_of
 from shardlog.testing.clock import ManualClock
@@ -391,6 +394,7 @@ def test_recovery_from_a_checkpoint_is_recovery_from_the_header(busy: Stream, st
         (directory,) = copy.glob("streams/busy/*")
         if loses_mark:
             (directory / "MARK").unlink()
+            create_mark(PosixFiles(), str(directory / "MARK"), Site.STREAM_MARK)
         with shardlog.open(copy) as again:
             recovered = again.stream("busy")
             index = recovered._stream.index
