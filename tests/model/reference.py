@@ -125,8 +125,10 @@ class StreamModel:
             any(state == seen for state in self._outcomes(change, seen)),
             f"{self.name}: {change} made of\n{self.state}\nthis:\n{seen}",
         )
+        is_committed = seen != self.state  # an expiry that finds nothing to do writes nothing
         self._enter(seen)
-        self.took_sync()
+        if is_committed:
+            self.took_sync()
 
     def took_sync(self) -> None:
         """What was appended outlives a power cut from now on."""
