@@ -156,6 +156,18 @@ def test_a_body_that_is_cut_or_followed_by_anything_is_none(given_rows: list[Row
         assert error.value.sequences == (7, 7 + len(given_rows))
 
 
+@pytest.mark.parametrize("count", [1, 15, 16, 65_535, 65_536])
+def test_a_batch_of_any_length_is_split_when_it_is_looked_at(count: int) -> None:
+    """MessagePack has three heads for arrays; each row comes back in its place."""
+    records = _read(encode_batch([_insert({"id": number}) for number in range(count)], range(count)), count)
+    assert [record.sequence for record in records] == list(range(1, count + 1))
+    assert not any(record.is_decoded for record in records)
+    assert (records[0].new_image, records[-1].new_image) == ({"id": 0}, {"id": count - 1})
+    assert [record.is_decoded for record in (records[0], records[-1])] == [True, True]
+    with pytest.raises(CorruptLog, match=f"expected a batch of {count + 1} records, found {count}"):
+        _read(encode_batch([_insert({"id": number}) for number in range(count)], range(count)), count + 1)
+
+
 def test_the_count_of_the_directory_holds() -> None:
     """A body with fewer or more records than its directory entry says is not read."""
     body = encode_batch([_insert({"id": 1}), _insert({"id": 2})], range(2))
