@@ -19,6 +19,7 @@ from shardlog.api import Store, open_store
 from shardlog.errors import ShardlogError, StorageFailed, StorageFull
 from shardlog.files.posix import PosixFiles
 from shardlog.files.protocol import Site
+from shardlog.format.names import MARK
 from shardlog.stream.open_stream import Surroundings
 from shardlog.testing.clock import ManualClock
 from shardlog.testing.disk import ABSENT, WHOLE, Disk, Fate
@@ -131,7 +132,7 @@ class Rig:
         """Arm a fault that strikes at the nth step of those that it is about; see FAULTS. `part`: within a write."""
         match kind:
             case "kill":
-                fault = Fault(Killed, nth, written=part)
+                fault = _Kill(Killed, nth, written=part)
             case "interrupt":
                 fault = Fault(KeyboardInterrupt, nth, after=part is not None)
             case "full":
@@ -161,6 +162,17 @@ class Rig:
             if content is None and path.endswith("/" + INDEX):
                 with open(f"{self.root}/{path}/data.mdb", "wb") as file:
                     file.write(STALE_INDEX)
+
+
+class _Kill(Fault):
+    """A kill within a write, but for those to MARK: they lie within a sector, which is written whole or not."""
+
+    def is_due(self, kind: Kind, path: str, site: Site | None) -> bool:
+        """See `Fault`."""
+        is_due = Fault.is_due(self, kind, path, site)
+        if is_due and path.endswith(f"/{MARK}"):
+            self.written = None
+        return is_due
 
 
 def _written_whole(operations: tuple[Operation, ...]) -> set[int]:
