@@ -338,6 +338,23 @@ def test_readers_and_writers_go_on_behind_a_damaged_end(path: Path, small: Origi
     ]
 
 
+def test_what_a_repair_made_may_be_lost_as_well(path: Path) -> None:
+    """The segment behind a damaged header is gone, with the gap that it told of: the next repair records both places.
+
+    What lies between them was told of the one segment, and after the repair of the other: never clean again.
+    """
+    with shardlog.open(path) as store:
+        stream = store.stream(NAME)
+        stream.split_shard(stream.describe().shards[-1].shard_id)
+    damage_last_header(path)
+    repaired(path)
+    remove_last_segment(path)
+    repaired(path)
+    assert fsck(path, deep=True).clean
+    with shardlog.open(path) as store:
+        append_some(store.stream(NAME), 60, 90)
+
+
 def test_numbers_of_a_lost_end_are_not_used_again(path: Path) -> None:
     """Without MARK nobody knows how many records the last, flipped commit had: numbers go on behind all it could."""
     end = log_end(path)

@@ -94,11 +94,19 @@ class Subject:
             self.progress(self.behind)
 
     def _is_known(self, segment_id: int, sequences: tuple[int, int] | None) -> bool:
-        return any(
-            gap.segment_id == segment_id
-            and (sequences is None or (gap.first <= sequences[0] and sequences[1] <= max(gap.next, gap.first)))
-            for gap in self.gaps
-        )
+        """Whether known gaps cover all of the numbers, one of which is of this segment.
+
+        Another may be of its neighbour: what is missing between them is told of either.
+        """
+        if sequences is None:
+            return any(gap.segment_id == segment_id for gap in self.gaps)
+        first, end = sequences
+        touching = [gap for gap in self.gaps if gap.first <= end and first <= max(gap.next, gap.first)]
+        reached = first
+        for gap in sorted(touching):
+            if gap.first <= reached:
+                reached = max(reached, gap.next)
+        return reached >= end and any(gap.segment_id == segment_id for gap in touching)
 
 
 @contextmanager
