@@ -355,6 +355,38 @@ def test_what_a_repair_made_may_be_lost_as_well(path: Path) -> None:
         append_some(store.stream(NAME), 60, 90)
 
 
+def test_a_lost_segment_before_a_damaged_header_is_told(path: Path) -> None:
+    """Though only that header would name it: the numbers that are missing lie in a gap, and the check tells of them."""
+    third = log_paths(path)[2]
+    overwrite(third, 0, b"\xff" * 500)
+    repaired(path)
+    log_paths(path)[1].unlink()
+    with shardlog.open(path, read_only=True) as store:
+        gaps = [(row.first, row.next) for row in store.stream(NAME).read(on_damage="gap") if isinstance(row, Gap)]
+    lost = [(first, end) for _, first, end in fsck(path).lost]
+    assert any(first < int(third.name[:20]) for first, _ in gaps)
+    assert all(any(first <= gap[0] and gap[1] <= end for first, end in lost) for gap in gaps if gap[0] < gap[1])
+    repaired(path)
+    assert fsck(path, deep=True).clean
+
+
+def test_a_lost_split_that_others_follow_wants_salvage(path: Path) -> None:
+    """Without it nobody knows what the later ones split: the plan says that it cannot, and harms nothing."""
+    with shardlog.open(path) as store:
+        stream = store.stream(NAME)
+        stream.split_shard(stream.describe().shards[-1].shard_id)
+        end = stream._stream.tail().offset
+        for _ in range(2):
+            stream.split_shard(stream.describe().shards[-1].shard_id)
+    overwrite(log_paths(path)[-1], end + 60, b"\xff" * 20)
+    before = read_image(str(path))
+    plan = repaired(path)
+    assert any(isinstance(action, CannotRepair) for action in plan.actions)
+    assert not any(isinstance(action, GoOnBehind | RecordGaps) for action in plan.actions)
+    after = read_image(str(path))
+    assert {name: after[name] for name in before} == before
+
+
 def test_numbers_of_a_lost_end_are_not_used_again(path: Path) -> None:
     """Without MARK nobody knows how many records the last, flipped commit had: numbers go on behind all it could."""
     end = log_end(path)

@@ -23,8 +23,14 @@ def check_first(subject: Subject, place: Place, horizon: int) -> None:
 
 def check_join(subject: Subject, before: Passed, place: Place) -> bool:
     """Whether a segment continues the one before it."""
-    if place.header is None:
-        return False  # said already
+    if place.header is None:  # said already; what it continues, it cannot tell
+        if place.segment_id > before.place.segment_id + 1 and place.first_sequence > before.next_sequence:
+            subject.add(
+                "segment-missing", place.path, f"its header cannot be read, and before it comes segment "
+                f"{before.place.segment_id:08x}, which ends at {before.next_sequence}",
+                sequences=(before.next_sequence, place.first_sequence), segment_id=place.segment_id - 1,
+            )  # fmt: skip
+        return False
     said, header = place.header.predecessor, place.header
     if said.segment_id != before.place.segment_id:
         subject.add(

@@ -157,6 +157,8 @@ class StreamFacts:
     """Names of all segment files."""
     mark: Mark | None = None
     """MARK's position."""
+    is_state_known: bool = True
+    """Whether the control records that are left tell the stream's state."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Act
         if finding.offset is not None and finding.end is not None and finding.offset < finding.end:
             reason = f"{finding.code}: {finding.message}"
             yield KeepCopy(stream, os.path.basename(finding.path), finding.offset, finding.end, reason)
-    is_lost = any(finding.code in ("headers-lost", "log-missing") for finding in findings)
+    is_lost = any(finding.code in ("headers-lost", "log-missing") for finding in findings) or not facts.is_state_known
     marks = {finding.code for finding in findings if finding.code in _MARK_CODES}
     if marks and not is_lost:
         yield RewriteMark(stream, facts.mark if "mark-wrong" in marks else None)

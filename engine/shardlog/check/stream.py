@@ -49,6 +49,7 @@ def _check_held(subject: Subject) -> StreamFacts:
         tuple((os.path.basename(place.path), place.true_name) for place in places if place.true_name is not None),
         tuple(os.path.basename(place.path) for place in places),
         mark,
+        check.facts is None or check.facts.state is not None,
     )
 
 
