@@ -34,7 +34,7 @@ _RECORDS_PER_APPEND: Final = 1_000
 _RECORDS_PER_BATCH: Final = 10_000
 _PAUSE_SECONDS: Final = 0.002
 _LIMIT_SECONDS: Final = 120.0
-_SETTLING_LEASE: Final = timedelta(seconds=1)
+_USUAL_LEASE: Final = timedelta(seconds=30)
 _LONG_LEASE: Final = timedelta(hours=1)
 
 
@@ -77,7 +77,7 @@ def checkpoint(settings: Settings) -> Table:
     needed = max(_CHECKPOINTS_AT_LEAST, int(settings.seconds * _CHECKPOINTS_PER_SECOND_MAX / many))
     with _stream(settings, shards=many) as (stream, stack):
         _fill(stream, many * needed)
-        workers = _workers(stream.group(GROUP), many, _SETTLING_LEASE, stack)
+        workers = _workers(stream.group(GROUP), many, _USUAL_LEASE, stack)
         wait_until(lambda: _is_balanced(stream.group(GROUP), many))
         batches = [_only_batch(worker) for worker in workers]
         alone = _workers(stream.group("alone"), 1, _LONG_LEASE, stack)[0]
@@ -134,7 +134,7 @@ def idle_leases(settings: Settings) -> Table:
     for shards, count in ((settings.leases, settings.lease_workers), (4, 1)):
         with _stream(settings, shards=shards) as (stream, stack):
             group = stream.group(GROUP)
-            _workers(group, count, timedelta(seconds=30), stack)
+            _workers(group, count, _USUAL_LEASE, stack)
             wait_until(lambda group=group, count=count: _is_balanced(group, count))  # type: ignore[misc]
             series += take_turns([Idle(f"{count} workers, {shards} leases", settings.idle_seconds)], settings)
     rows = (Row(series[0]), Row(series[1], goal=at_most(1)))
