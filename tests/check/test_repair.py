@@ -274,12 +274,13 @@ def three_streams(place: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_stream_that_cannot_be_repaired_keeps_no_other_from_it(place: Path, told: bool) -> None:
-    """Its snapshots have right checksums and cannot be read: it is told as failed, and left; the others are clean."""
+    """Its snapshots are spoilt since the check: it is told as failed, and left; the others are clean."""
     segments = three_streams(place)
     for segment in segments.values():
         overwrite(segment, 6000, b"\xff" * 20)
-    spoil_snapshots(segments["a"].parent)
     plan = plan_repair(fsck(place))
+    spoil_snapshots(segments["a"].parent)
+    assert any(isinstance(action, CannotRepair) for action in plan_repair(fsck(place)).actions)
     failures: list[tuple[str, Exception]] = []
     if told:
         plan.apply(failed=lambda *failure: failures.append(failure))
@@ -370,21 +371,56 @@ def test_a_lost_segment_before_a_damaged_header_is_told(path: Path) -> None:
     assert fsck(path, deep=True).clean
 
 
-def test_a_lost_split_that_others_follow_wants_salvage(path: Path) -> None:
-    """Without it nobody knows what the later ones split: the plan says that it cannot, and harms nothing."""
+def split_thrice(path: Path, *, rolls: bool = False) -> int:
+    """Split a shard, then one of its children, then one of theirs; where the commit of the second split starts."""
     with shardlog.open(path) as store:
         stream = store.stream(NAME)
         stream.split_shard(stream.describe().shards[-1].shard_id)
-        end = stream._stream.tail().offset
+        start = stream._stream.tail().offset
         for _ in range(2):
             stream.split_shard(stream.describe().shards[-1].shard_id)
-    overwrite(log_paths(path)[-1], end + 60, b"\xff" * 20)
+        if rolls:
+            append_some(stream, 60, 90)
+    return start
+
+
+def test_a_lost_split_that_others_follow_wants_salvage(path: Path) -> None:
+    """Without it nobody knows what the later ones split: the plan says that it cannot, and harms nothing."""
+    overwrite(log_paths(path)[-1], split_thrice(path) + 60, b"\xff" * 20)
     before = read_image(str(path))
     plan = repaired(path)
     assert any(isinstance(action, CannotRepair) for action in plan.actions)
     assert not any(isinstance(action, GoOnBehind | RecordGaps) for action in plan.actions)
     after = read_image(str(path))
     assert {name: after[name] for name in before} == before
+
+
+def test_a_lost_split_is_known_from_the_next_segment(path: Path) -> None:
+    """In a sealed segment: what follows it there cannot be judged, and the next header tells the state."""
+    last = log_paths(path)[-1]
+    overwrite(last, split_thrice(path, rolls=True) + 60, b"\xff" * 20)
+    assert [finding.code for finding in fsck(path, deep=True).findings] == ["block-damaged"]
+    repaired(path)
+    assert fsck(path, deep=True).clean
+
+
+@pytest.mark.parametrize("byte", [0, 5, 20, 40, 63, 64, 72, 79, 80, 100, 120])
+def test_a_split_that_one_bit_spoils_is_known(path: Path, byte: int) -> None:
+    """In header, directory or body: the checksum tells which bit it was, and the shards are what they were."""
+    start = split_thrice(path)
+    with shardlog.open(path, read_only=True) as store:
+        wanted = store.stream(NAME).describe().shards
+    content = log_paths(path)[-1].read_bytes()
+    overwrite(log_paths(path)[-1], start + byte, bytes([content[start + byte] ^ 16]))
+    report = fsck(path)
+    assert [finding.code for finding in report.findings if finding.severity == "error"]
+    with shardlog.open(path, read_only=True) as store:
+        assert store.stream(NAME).describe().shards == wanted
+    repaired(path)
+    assert fsck(path, deep=True).clean
+    with shardlog.open(path) as store:
+        assert store.stream(NAME).describe().shards == wanted
+        append_some(store.stream(NAME), 60, 90)
 
 
 def test_numbers_of_a_lost_end_are_not_used_again(path: Path) -> None:

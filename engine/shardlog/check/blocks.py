@@ -290,6 +290,8 @@ class BlockScan:
     def _damaged(self, code: str, offset: int, end: int, sequences: tuple[int, int], reason: str) -> None:
         self.is_damaged = True
         self.open_shards = None  # what was lost may have changed them
+        if self.deep is not None:
+            self.deep.follow(None)
         self._subject.add(
             code, self.path, reason, offset=offset, end=end, sequences=sequences, segment_id=self.segment_id
         )

@@ -105,7 +105,9 @@ class Lineage:
                 self._subject.add("version-unsupported", scan.path, str(error), offset=header.offset)
                 self.lose()
             except (CorruptLog, KeyError, TypeError, ValueError) as error:
-                self._subject.add("state-wrong", scan.path, f"control records: {error!r}", offset=header.offset)
+                if self._is_complete:
+                    self._subject.add("state-wrong", scan.path, f"control records: {error!r}", offset=header.offset)
+                self.state = None  # what they change was lost in damage: the next snapshot tells
                 self.lose()
         self._tell(scan)
 

@@ -241,6 +241,8 @@ def _stream_actions(facts: StreamFacts, findings: list[Finding]) -> Iterable[Act
             yield LeaveToOpening(finding.path, f"{finding.message} ({CODES[finding.code].repair})")
         elif finding.severity == "error" and CODES[finding.code].repair in ("-", "none: salvage"):
             yield CannotRepair(finding.path, f"{finding.code}: {finding.message}")
+    if not facts.is_state_known:
+        yield CannotRepair(stream, "what changed its shards is lost in the damage, and what came later depends on it")
 
 
 def _gap_of(finding: Finding) -> KnownGap:

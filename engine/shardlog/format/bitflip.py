@@ -38,19 +38,29 @@ def flipped_bit(length: int, difference: int) -> int | None:
     return None
 
 
-def header_differs_by_one_bit(buffer: bytes, seed: int) -> bool:
-    """Whether flipping one bit of the 64 bytes of a header makes it check out, with the directory that follows it."""
+def with_bit_flipped(content: bytes, distance: int) -> bytes:
+    """The same bytes but for the bit at a distance from the last one, counted as `flipped_bit` does."""
+    changed = bytearray(content)
+    changed[len(content) - 1 - distance // 8] ^= 0x80 >> distance % 8
+    return bytes(changed)
+
+
+def mended_header(buffer: bytes, seed: int) -> bytes | None:
+    """The 64 bytes of a header with the one bit flipped that makes it check out with the directory that follows it.
+
+    None where no single bit does.
+    """
     header = bytearray(buffer[:HEADER_BYTES])
     for bit in range(8 * len(header)):
         header[bit // 8] ^= 1 << bit % 8
         directory_end = HEADER_BYTES + int.from_bytes(header[12:16], "little") * ENTRY_BYTES
         try:
             if decode_header(bytes(header) + buffer[HEADER_BYTES:directory_end], 0, 0, seed):
-                return True
+                return bytes(header)
         except (CorruptLog, UnsupportedVersion):
             pass
         header[bit // 8] ^= 1 << bit % 8
-    return False
+    return None
 
 
 def _times_x(value: int) -> int:

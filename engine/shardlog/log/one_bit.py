@@ -1,6 +1,6 @@
-"""Whether one flipped bit explains why a block does not check out: a torn write does not look like that.
+"""Blocks that one flipped bit keeps from checking out: a torn write does not look like that.
 
-CRC-32C tells where the bit is, for a header with its directory as well as for a body. Where a whole sector is missing,
+CRC-32C tells where the bit is, in a header with its directory as well as in a body. Where a whole sector is missing,
 that explains it better.
 """
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from shardlog.errors import CorruptLog
 from shardlog.files.protocol import File
-from shardlog.format.bitflip import flipped_bit, header_differs_by_one_bit
+from shardlog.format.bitflip import flipped_bit, mended_header, with_bit_flipped
 from shardlog.format.checksum import crc32c
 from shardlog.format.commit import (
     ENTRY_BYTES,
@@ -19,66 +19,79 @@ from shardlog.format.commit import (
     CommitHeader,
     decode_directory,
     decode_header,
+    padded,
 )
 
 _SECTOR_BYTES: Final = 512
 _SEARCH_BYTES_MAX: Final = 1 << 20
+_CRC_OFFSET: Final = HEADER_BYTES - 4
 
 
-def one_bit_explains(file: File, offset: int, size: int, seed: int) -> bool:
-    """Whether what starts at `offset` of a segment of `size` bytes is a block but for one bit."""
-    start = file.pread(HEADER_BYTES, offset)
-    if len(start) < HEADER_BYTES:
-        return False
-    batch_count = int.from_bytes(start[12:16], "little")
-    header = _header(file, offset, size, seed, batch_count)
-    if header is not None:
-        return _in_bodies(file, header)
+def mended_block(file: File, offset: int, size: int, seed: int) -> bytes | None:
+    """What starts at `offset` of a segment of `size` bytes, as it was before one bit flipped.
+
+    None where one bit does not explain it. Of a footer, or of what is longer than a MiB, only header and directory.
+    """
     # All there is, not only what the batch count asks for: that may be what was flipped.
-    buffer = file.pread(min(size - offset, _SEARCH_BYTES_MAX), offset)
-    if header_differs_by_one_bit(buffer, seed):
-        return True
-    directory = buffer[HEADER_BYTES : HEADER_BYTES + batch_count * ENTRY_BYTES]
-    crc = crc32c(directory, crc32c(buffer[: HEADER_BYTES - 4], seed))
-    stored = int.from_bytes(buffer[HEADER_BYTES - 4 : HEADER_BYTES], "little")
-    return bool(directory) and flipped_bit(len(directory), crc ^ stored) is not None
-
-
-def _header(file: File, offset: int, size: int, seed: int, batch_count: int) -> CommitHeader | None:
-    length = HEADER_BYTES + batch_count * ENTRY_BYTES
-    if length > size - offset:
+    buffer = file.pread(min(size - offset, HEADER_BYTES + padded(_SEARCH_BYTES_MAX)), offset)
+    if len(buffer) < HEADER_BYTES:
         return None
+    header = _header(buffer, offset, seed)
+    if header is not None:
+        return _with_bodies_mended(header, buffer[: header.end - offset])
+    first = mended_header(buffer, seed)
+    return _with_directory_mended(buffer, seed) if first is None else first + buffer[HEADER_BYTES:]
+
+
+def _header(buffer: bytes, offset: int, seed: int) -> CommitHeader | None:
     try:
-        return decode_header(file.pread(length, offset), 0, offset, seed)
+        return decode_header(buffer, 0, offset, seed)
     except CorruptLog:
         return None
 
 
-def _in_bodies(file: File, header: CommitHeader) -> bool:
+def _with_directory_mended(buffer: bytes, seed: int) -> bytes | None:
+    batch_count = int.from_bytes(buffer[12:16], "little")
+    end = HEADER_BYTES + batch_count * ENTRY_BYTES
+    directory = buffer[HEADER_BYTES:end]
+    crc = crc32c(directory, crc32c(buffer[:_CRC_OFFSET], seed))
+    stored = int.from_bytes(buffer[_CRC_OFFSET:HEADER_BYTES], "little")
+    distance = flipped_bit(len(directory), crc ^ stored) if directory else None
+    if distance is None:
+        return None
+    return buffer[:HEADER_BYTES] + with_bit_flipped(directory, distance) + buffer[end:]
+
+
+def _with_bodies_mended(header: CommitHeader, content: bytes) -> bytes | None:
     if header.type == FOOTER or header.length > _SEARCH_BYTES_MAX:
-        return False  # a footer has no directory, and holds nothing that the blocks before it do not
-    content = file.pread(header.end - header.offset, header.offset)
+        return None  # a footer has no directory, and holds nothing that the blocks before it do not
     if _misses_a_sector(header, content):
-        return False
+        return None
     wrong = []
     for batch in decode_directory(content, 0, header):
         body = content[batch.body_offset : batch.body_offset + batch.body_bytes]
         difference = crc32c(body) ^ batch.body_crc
         if difference:
             wrong.append((batch, difference))
-    padding = content[HEADER_BYTES + header.length :]
+    end = HEADER_BYTES + header.length
+    padding = content[end:]
     if not wrong:
-        return sum(byte.bit_count() for byte in padding) == 1
+        flipped = sum(byte.bit_count() for byte in padding)
+        return content[:end] + bytes(len(padding)) if flipped == 1 else None
     if len(wrong) > 1 or any(padding):
-        return False
+        return None
     batch, difference = wrong[0]
     distance = flipped_bit(batch.body_bytes, difference)
     if distance is None:
-        return False
+        return None
     place = batch.body_offset + batch.body_bytes - 1 - distance // 8
     sector = place - (header.offset + place) % _SECTOR_BYTES
     # Torn where only the last byte is missing, and that has one bit: the same, for a part of a sector.
-    return any(content[max(0, sector) : sector + _SECTOR_BYTES])
+    if not any(content[max(0, sector) : sector + _SECTOR_BYTES]):
+        return None
+    body_end = batch.body_offset + batch.body_bytes
+    mended = with_bit_flipped(content[batch.body_offset : body_end], distance)
+    return content[: batch.body_offset] + mended + content[body_end:]
 
 
 def _misses_a_sector(header: CommitHeader, content: bytes) -> bool:

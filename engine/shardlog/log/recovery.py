@@ -17,12 +17,12 @@ from typing import Final
 
 from shardlog.errors import CorruptLog
 from shardlog.files.protocol import File, Files
-from shardlog.format.commit import CONTROL_SHARD, FOOTER, seed_of
+from shardlog.format.commit import CONTROL_SHARD, FOOTER, body_of, decode_directory, decode_header, seed_of
 from shardlog.format.control import CHECKPOINT, Control, decode_controls
 from shardlog.format.mark import Mark
 from shardlog.format.names import segment_name
 from shardlog.format.segment import SegmentHeader, SparsePosition
-from shardlog.log.one_bit import one_bit_explains
+from shardlog.log.one_bit import mended_block
 from shardlog.log.segments import list_segments, read_segment_header
 from shardlog.log.walk import PIECE_BYTES, Block, Damage, Span, Steps, find_block, find_block_behind, is_zero
 
@@ -273,9 +273,11 @@ class _Scan:
         """Take note of what stopped the scan; whether there is more to scan behind it."""
         end = self._end
         nonzero_end = self._nonzero_end(stopped.offset)
-        witnesses = self._witnesses(stopped, nonzero_end > stopped.offset)
+        is_something_there = nonzero_end > stopped.offset
+        mended = mended_block(self._file, stopped.offset, self._size, self._seed) if is_something_there else None
+        witnesses = self._witnesses(stopped, is_something_there, is_mended=mended is not None)
         if not witnesses:
-            end.torn_end = nonzero_end if nonzero_end > stopped.offset else 0
+            end.torn_end = nonzero_end if is_something_there else 0
             return False
         resumed = find_block_behind(self._file, stopped.offset, self._size, self._seed, stopped.first)
         next_sequence = resumed.first_sequence if resumed else self._number_after(stopped, nonzero_end)
@@ -290,6 +292,8 @@ class _Scan:
                 witnesses=tuple(witnesses),
             )
         )
+        if mended is not None:
+            self._take_controls(mended, stopped)
         end.next_sequence = next_sequence
         if resumed:
             end.offset, end.last_crc = resumed.offset, -1
@@ -310,7 +314,20 @@ class _Scan:
         told_end = max(self._synced_offset, stopped.end if is_header_known else stopped.offset)
         return max(self._synced_sequence, stopped.next) + max(0, nonzero_end - told_end)
 
-    def _witnesses(self, stopped: Damage, is_something_there: bool) -> list[str]:
+    def _take_controls(self, mended: bytes, stopped: Damage) -> None:
+        """Its records stay unread, but what a damaged block changed is known: what follows may depend on it."""
+        try:
+            header = decode_header(mended, 0, stopped.offset, self._seed)
+            if header is None or header.first_sequence < stopped.first:
+                return
+            for batch in decode_directory(mended, 0, header):
+                if batch.shard == CONTROL_SHARD:
+                    controls = decode_controls(body_of(mended, 0, batch), batch.records)
+                    self._end.controls.extend(enumerate(controls, batch.first_sequence))
+        except CorruptLog as error:
+            _log.debug("what is mended at %d does not decode: %s", stopped.offset, error)
+
+    def _witnesses(self, stopped: Damage, is_something_there: bool, *, is_mended: bool) -> list[str]:
         witnesses = []
         if self._next_first is not None:
             witnesses.append("a later segment")
@@ -320,7 +337,7 @@ class _Scan:
             witnesses.append(_CHECKPOINT_WITNESS)
         if is_something_there and self._promised_beyond(stopped):
             witnesses.append("the durable sequence of a later commit")
-        if is_something_there and one_bit_explains(self._file, stopped.offset, self._size, self._seed):
+        if is_mended:
             witnesses.append("one flipped bit that explains it")
         return witnesses
 
