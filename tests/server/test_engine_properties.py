@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ def test_a_stream_without_a_table(store: Store) -> None:
     description = store.create_stream("s").describe()
     assert description.table_arn is None
     assert description.arn == f"arn:aws:dynamodb:local:000000000000:table/s/stream/{description.label}"
+
+
+@pytest.mark.parametrize("wrap", [lambda value: {"L": [value]}, lambda value: {"M": {"a": value}}], ids=["L", "M"])
+def test_items_of_a_table_are_nested_as_deep_as_dynamodb_allows(store: Store, wrap: Callable[[Any], Any]) -> None:
+    """32 levels of lists or maps, twice as many of typed values; one more is refused, and nothing appended."""
+    stream = store.create_stream("s", table_arn=TABLE)
+    value: Any = {"S": "innermost"}
+    for _ in range(32):
+        value = wrap(value)
+    stream.append([Change.insert(keys=KEY, new={**KEY, "deep": value})])
+    with pytest.raises(InvalidArgument, match="levels of nesting"):
+        stream.append([Change.insert(keys=KEY, new={**KEY, "deep": wrap(value)})])
+    assert [record.new_image for record in stream.read()] == [{**KEY, "deep": value}]
+    assert fsck(store.path, deep=True).clean
 
 
 @pytest.mark.parametrize("arn", ["", "users", TABLE + "/stream/x", TABLE.replace("123456789012", "1"), 5, TABLE + "\n"])

@@ -352,29 +352,31 @@ class StoredBatch(msgspec.Struct, gc=False):
         return CorruptLog(message, sequences=(self.first_sequence, self.next_sequence))
 
 
-def encode_batch(rows: list[Row], positions: Sequence[int]) -> bytes:
+def encode_batch(rows: list[Row], positions: Sequence[int], levels_max: int = values.LEVELS_MAX) -> bytes:
     """The body of some rows. `positions` are their indexes within the append, for errors.
+
+    `levels_max`: how deep their images may be nested.
 
     Raises InvalidArgument that names the record and the field.
     """
     try:
         body = values.encode(rows)
-        exact = values.are_kept(rows)
+        exact = values.are_kept(rows, levels_max)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        _check_rows(rows, positions)
+        _check_rows(rows, positions, levels_max)
         raise InvalidArgument(f"records cannot be encoded: {error}") from error
     if not exact:
-        _check_rows(rows, positions)
+        _check_rows(rows, positions, levels_max)
     if len(body) > RECORD_BYTES_MAX:
         _check_sizes(rows, positions)
     return body
 
 
-def _check_rows(rows: Sequence[Row], positions: Sequence[int]) -> None:
+def _check_rows(rows: Sequence[Row], positions: Sequence[int], levels_max: int) -> None:
     for row, position in zip(rows, positions, strict=True):
         for image, name in zip(row[1:], ROW_FIELDS[1:], strict=False):  # optional fields are mostly left out
             if image is not None:
-                values.check_image(image, name, position)
+                values.check_image(image, name, position, levels_max)
 
 
 def _check_sizes(rows: Sequence[Row], positions: Sequence[int]) -> None:

@@ -36,7 +36,9 @@ SET: Final = 2
 AWARE_DATETIME: Final = 3
 NAIVE_DATETIME: Final = 4
 
-LEVELS_MAX = 32
+LEVELS_MAX: Final = 32
+TYPED_LEVELS_MAX: Final = 2 * LEVELS_MAX + 1
+"""Of DynamoDB-typed values: each level of theirs is two, and a map around each scalar."""
 INTEGER_MIN = -(2**63)
 INTEGER_MAX = 2**64 - 1
 
@@ -114,7 +116,7 @@ def decode_extension(code: int, content: memoryview) -> Any:
 _decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=decode_extension).decode
 
 
-def are_kept(rows: list[list[Any]]) -> bool:
+def are_kept(rows: list[list[Any]], levels_max: int = LEVELS_MAX) -> bool:
     """Whether the images in rows that the encoder took come back as they are: all their values are of the types above.
 
     For images that the encoder refused the answer means nothing.
@@ -124,27 +126,28 @@ def are_kept(rows: list[list[Any]]) -> bool:
     values = gc.get_referents(*gc.get_referents(*rows))
     if _SCALARS.issuperset(map(type, values)):
         return True
-    return all(_is_kept(image, -1) for row in rows for image in row if type(image) is dict)
+    return all(_is_kept(image, levels_max + 1) for row in rows for image in row if type(image) is dict)
 
 
-def _is_kept(value: Any, level: int) -> bool:
+def _is_kept(value: Any, levels: int) -> bool:
+    """Whether a value comes back as it is, and has so many levels at most."""
     kind = type(value)
     if kind is dict or kind is list:
-        if level >= LEVELS_MAX:
+        if levels <= 0:
             return False
         for element in value.values() if kind is dict else value:
-            if type(element) not in _SCALARS and not _is_kept(element, level + 1):
+            if type(element) not in _SCALARS and not _is_kept(element, levels - 1):
                 return False
         return True
     if kind is set:
-        return level < LEVELS_MAX and _SCALARS.issuperset(map(type, value))
+        return levels > 0 and _SCALARS.issuperset(map(type, value))
     return kind in _SCALARS
 
 
-def check_value(value: Any, field: str, position: int, level: int = 0) -> None:
+def check_value(value: Any, field: str, position: int, levels: int = LEVELS_MAX) -> None:
     """Raise InvalidArgument, naming the record's position and the field, unless the value is one that is kept exactly.
 
-    `level` counts the containers around the value, the image itself not included.
+    `levels`: how many levels of containers it may have.
     """
     kind = type(value)
     if kind is int:
@@ -158,17 +161,17 @@ def check_value(value: Any, field: str, position: int, level: int = 0) -> None:
             raise _refused(position, field, f"{expected}, found {value!r:.60}") from None
     elif kind in _SCALARS:
         pass
-    elif kind in (list, dict, set) and level >= LEVELS_MAX:
+    elif kind in (list, dict, set) and levels <= 0:
         raise _refused(position, field, f"at most {LEVELS_MAX} levels of nesting, found more")
     elif kind is list:
         for index, element in enumerate(value):
-            check_value(element, f"{field}[{index}]", position, level + 1)
+            check_value(element, f"{field}[{index}]", position, levels - 1)
     elif kind is dict:
         for key, element in value.items():
             if type(key) is not str:
                 raise _refused(position, field, f"string keys, found the {type(key).__name__} {key!r:.60}")
             check_value(key, f"{field}: key", position)
-            check_value(element, f"{field}.{key}", position, level + 1)
+            check_value(element, f"{field}.{key}", position, levels - 1)
     elif kind is set:
         for element in value:
             if type(element) not in _SCALARS:
@@ -183,11 +186,11 @@ def check_value(value: Any, field: str, position: int, level: int = 0) -> None:
         )
 
 
-def check_image(image: object, name: str, position: int) -> None:
+def check_image(image: object, name: str, position: int, levels_max: int = LEVELS_MAX) -> None:
     """`check_value` for a whole image: a dict of values, its own level not counted."""
     if type(image) is not dict:
         raise _refused(position, name, f"a dict, found {'None' if image is None else f'a {type(image).__name__}'}")
-    check_value(image, name, position, -1)
+    check_value(image, name, position, levels_max + 1)
 
 
 def _refused(position: int, field: str, expectation: str) -> InvalidArgument:

@@ -78,6 +78,8 @@ class Router:
         self.state = state
         self._partition_key = state.options.partition_key
         self._routes: dict[bytes, int] = {}
+        self.levels_max = values.LEVELS_MAX if state.options.table_arn is None else values.TYPED_LEVELS_MAX
+        """How deep images may be nested."""
 
     def group(self, rows: list[Row]) -> list[tuple[int, list[Row], Sequence[int]]]:
         """Rows by shard number, in order, with their indexes."""
@@ -142,7 +144,7 @@ def encode_request(request: Request, router: Router) -> None:
         raise StreamDisabled(f"stream {router.state.name} is disabled: it takes no more records")
     batches = []
     for shard, rows, positions in router.group(request.rows) if request.rows else ():
-        body = encode_batch(rows, positions)
+        body = encode_batch(rows, positions, router.levels_max)
         batches.append(EncodedBatch(shard, positions, encode_entry(shard, len(rows), body), body))
     size = sum(len(batch.body) for batch in batches)
     if size > APPEND_BYTES_MAX:
