@@ -48,13 +48,19 @@ class Follower:
             if shard_id in self._finished or shard_id in self._iterators or not is_ready:
                 continue
             asked = {"StreamArn": self._arn, "ShardId": shard_id, "ShardIteratorType": "TRIM_HORIZON"}
-            answer = self._tried(lambda asked=asked: self._streams.get_shard_iterator(**asked))
-            self._iterators[shard_id] = answer["ShardIterator"]
+            self._iterators[shard_id] = self._tried(
+                lambda asked=asked: self._streams.get_shard_iterator(**asked)["ShardIterator"]
+            )
 
     def _take_page(self, shard_id: str) -> None:
         asked = {"ShardIterator": self._iterators[shard_id], "Limit": 10}
-        page = self._tried(lambda: self._streams.get_records(**asked))
-        self.read += [record["dynamodb"]["Keys"]["id"]["S"] for record in page["Records"]]
+
+        def read() -> tuple[dict[str, Any], list[str]]:
+            page = self._streams.get_records(**asked)
+            return page, [record["dynamodb"]["Keys"]["id"]["S"] for record in page["Records"]]
+
+        page, found = self._tried(read)
+        self.read += found
         if "NextShardIterator" in page:
             self._iterators[shard_id] = page["NextShardIterator"]
         else:
@@ -62,13 +68,17 @@ class Follower:
             self._finished.add(shard_id)
 
     def _tried(self, call: Any) -> Any:
-        """Again, while nobody answers; any other error is one."""
+        """Again, while nobody answers; any other error is one.
+
+        A server that is killed between the head and the body of an answer: botocore, which is not to try again here,
+        gives an answer without members.
+        """
         found: list[Any] = []
 
         def is_answered() -> bool:
             try:
                 found.append(call())
-            except (EndpointConnectionError, HTTPClientError):
+            except (EndpointConnectionError, HTTPClientError, KeyError):
                 return False
             return True
 

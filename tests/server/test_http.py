@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import json
 import os
@@ -11,8 +10,7 @@ import socket
 import ssl
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,8 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.server.certificates import write_certificate
+from tests.server.in_process import serving
 from tests.server.serving import LIMIT_SECONDS, REGION, Served, create_table, records_of
 from tests.support.background import Background, wait_until
 from tests.tools.commands import run_process
@@ -31,7 +27,7 @@ from tests.tools.commands import run_process
 import shardlog
 from shardlog import Change
 from shardlog.server.http import Limits
-from shardlog.server.running import Settings, _Server, serve
+from shardlog.server.running import Settings
 
 LIST = {"X-Amz-Target": "DynamoDBStreams_20120810.ListStreams", "Content-Type": "application/x-amz-json-1.0"}
 
@@ -249,28 +245,8 @@ def test_web_pages_may_not_administrate(served: Served) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost, signed by itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    directory = tmp_path_factory.mktemp("certificate")
-    certfile, keyfile = directory / "cert.pem", directory / "key.pem"
-    certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    keyfile.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certfile, keyfile
+    """A certificate for localhost, and its key."""
+    return write_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 def test_signatures_and_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
@@ -322,6 +298,7 @@ def test_signatures_and_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> N
         ["--certfile", "/nowhere.pem"],
         ["--certfile", "/nowhere.pem", "--keyfile", "/nowhere.pem"],
         ["--port", "70000"],
+        ["--clock-offset", "100000d"],
     ],
 )
 def test_what_is_not_served(tmp_path: Path, words: list[str]) -> None:
@@ -419,34 +396,14 @@ def test_a_damaged_stream_does_not_hide_the_others(tmp_path: Path) -> None:
         assert "bad" in talk
 
 
-@contextmanager
-def serving(path: Path, limits: Limits) -> Iterator[tuple[_Server, int]]:
-    """A server in a thread of this process, and its port."""
-    servers: list[_Server] = []
-    addresses: list[str] = []
-    original = _Server.startup
-
-    async def startup(self: _Server, sockets: list[socket.socket] | None = None) -> None:
-        servers.append(self)
-        await original(self, sockets)
-
-    thresholds = gc.get_threshold()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(_Server, "startup", startup)
-        running = Background(serve, Settings(path=str(path), port=0, limits=limits), addresses.append)
-        wait_until(lambda: addresses)
-    try:
-        yield servers[0], int(addresses[0].rpartition(":")[2])
-    finally:
-        servers[0].should_exit = True
-        running.result()
-        gc.set_threshold(*thresholds)
+def settings_of(tmp_path: Path, limits: Limits) -> Settings:
+    return Settings(path=str(tmp_path / "store"), port=0, limits=limits)
 
 
 def test_time_limits(tmp_path: Path) -> None:
     """A head or a body that does not arrive in time ends the connection, and nothing else."""
     limits = Limits(head_seconds=0.3, body_seconds=0.3, idle_seconds=1, stop_seconds=1)
-    with serving(tmp_path / "store", limits) as (_, port):
+    with serving(settings_of(tmp_path, limits)) as (_, port):
         for content, expected in [
             (b"", b""),
             (b"POST / HTTP/1.1\r\nHo", b""),
@@ -472,7 +429,7 @@ def test_a_client_that_does_not_read(tmp_path: Path) -> None:
     target = b"DynamoDBStreams_20120810.GetRecords"
     head = b"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: " + target + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
     limits = Limits(stall_seconds=0.3, idle_seconds=60, stop_seconds=1)
-    with serving(tmp_path / "store", limits) as (server, port), socket.socket() as connection:
+    with serving(settings_of(tmp_path, limits)) as (server, port), socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", port))
         connection.sendall((head + body) * 20)
@@ -482,7 +439,7 @@ def test_a_client_that_does_not_read(tmp_path: Path) -> None:
 
 def test_a_limit_on_connections(tmp_path: Path) -> None:
     """Who comes beyond it gets 503; when others have gone, there is room again."""
-    with serving(tmp_path / "store", Limits(connections_max=5, stop_seconds=1)) as (server, port):
+    with serving(settings_of(tmp_path, Limits(connections_max=5, stop_seconds=1))) as (server, port):
         idle = [socket.create_connection(("127.0.0.1", port), timeout=LIMIT_SECONDS) for _ in range(5)]
         wait_until(lambda: len(server.server_state.connections) == 5)
 

@@ -246,7 +246,7 @@ def test_range_keys(database: Any, streams: Any) -> None:
 # Any sequence of writes
 
 
-keys = st.sampled_from("abc")
+keys = st.sampled_from("abcd")
 numbers = st.integers(0, 2)
 steps = st.one_of(
     st.tuples(st.just("put"), keys, numbers),
@@ -256,6 +256,9 @@ steps = st.one_of(
     st.tuples(st.just("delete"), keys, numbers),
     st.tuples(st.just("transaction"), keys, numbers),
     st.tuples(st.just("refused"), keys, numbers),
+    st.tuples(st.just("refused by ARN"), keys, numbers),
+    st.tuples(st.just("batch"), keys, numbers),
+    st.tuples(st.just("insert"), keys, numbers),
 )
 
 
@@ -273,9 +276,19 @@ def _do(database: Any, table: str, step: tuple[str, str, int]) -> None:
         database.update_item(TableName=table, Key=name, UpdateExpression="REMOVE n")
     elif kind == "delete":
         database.delete_item(TableName=table, Key=name)
+    elif kind == "batch":
+        item = {**name, "n": {"N": str(number)}}
+        requests = [{"PutRequest": {"Item": item}}, {"DeleteRequest": {"Key": {"id": {"S": "d"}}}}]
+        with suppress(ClientError):  # one item twice
+            database.batch_write_item(RequestItems={table: requests[: 1 + number]})
+    elif kind == "insert":
+        with suppress(ClientError):
+            database.execute_statement(Statement=f"INSERT INTO {table} VALUE {{'id': '{key}', 'n': {number}}}")
     else:
+        if kind == "refused by ARN":
+            table = database.describe_table(TableName=table)["Table"]["TableArn"]
         writes: list[dict[str, Any]] = [{"Put": {"TableName": table, "Item": {**name, "t": {"N": str(number)}}}}]
-        if kind == "refused":
+        if kind != "transaction":
             check = {"TableName": table, "Key": {"id": {"S": "z"}}, "ConditionExpression": "attribute_exists(id)"}
             writes.append({"ConditionCheck": check})
         with suppress(ClientError):

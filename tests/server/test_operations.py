@@ -10,7 +10,7 @@ import pytest
 
 from shardlog import Change, Store, Stream
 from shardlog.server.catalogue import Scope
-from shardlog.server.faults import Fault
+from shardlog.server.faults import Fault, invalid_iterator
 from shardlog.server.identifiers import sequence_text
 from shardlog.server.operations import StreamsApi
 from shardlog.testing.clock import ManualClock
@@ -270,7 +270,7 @@ def test_an_unknown_shard(call: Call, store: Store) -> None:
 
 @pytest.mark.parametrize("number", ["9" * 21, "9" * 40, "0" * 21, sequence_text(10**12)])
 def test_a_number_that_no_record_has(call: Call, store: Store, number: str) -> None:
-    """ValidationException."""
+    """ValidationException with the number as it was given, and none of the engine's, which clients never see."""
     stream = new_stream(store)
     description = stream.describe()
     fault = fault_of(
@@ -281,7 +281,7 @@ def test_a_number_that_no_record_has(call: Call, store: Store, number: str) -> N
         ShardIteratorType="AT_SEQUENCE_NUMBER",
         SequenceNumber=number,
     )
-    assert fault.name == "ValidationException"
+    assert (fault.name, fault.text) == ("ValidationException", f"Invalid SequenceNumber: {number}")
 
 
 # GetRecords
@@ -396,7 +396,10 @@ def test_a_services_change_says_so(call: Call, store: Store) -> None:
 
 
 def test_iterators_of_others(call: Call, store: Store) -> None:
-    """Malformed, or of one stream under the name of another: ValidationException. Of a deleted one: not found."""
+    """Malformed, or of one stream under the name of another: ValidationException, in the same words.
+
+    Of a deleted one: not found.
+    """
     stream, other = new_stream(store), new_stream(store, "other")
     token = iterator(call, stream).rpartition("|")[2]
     for text in (
@@ -405,7 +408,8 @@ def test_iterators_of_others(call: Call, store: Store) -> None:
         f"{other.describe().arn}|1|{token}",
         f"{stream.describe().arn}|1|{token[:-4]}AAAA",
     ):
-        assert fault_of(call, "GetRecords", ShardIterator=text).name == "ValidationException"
+        fault = fault_of(call, "GetRecords", ShardIterator=text)
+        assert (fault.name, fault.text) == (invalid_iterator().name, invalid_iterator().text)
     held = iterator(call, other)
     store.delete_stream("other")
     assert fault_of(call, "GetRecords", ShardIterator=held).name == "ResourceNotFoundException"

@@ -2,14 +2,18 @@
 
 | moto's | now |
 |---|---|
-| `dynamodb.models.table.StreamShard` | makes a stream in the store, and records what it is told |
-| `Table.set_stream_specification` | enables and disables by the rules |
+| `DynamoHandler._dispatch` | refuses values that the service refuses, which moto would keep |
+| `DynamoHandler.transact_write_items`, `execute_transaction` | once per client request token |
+| `DynamoHandler.batch_write_item` | whole or not at all (`together`) |
+| `Table.set_stream_specification` | makes a stream in the store, or disables it; then the table is told |
 | `DynamoDBBackend.update_table_streams` | refuses what the service refuses; allows enabling again |
-| `DynamoDBBackend.delete_table` | disables the table's stream |
+| `DynamoDBBackend.update_table` | nothing at all where it fails |
+| `DynamoDBBackend.delete_table`, `reset` | disables the streams first |
+| `DynamoDBBackend.put_item` | takes the item at its own key for the one that is expected |
 | `DynamoDBBackend.update_item` | one record, and nothing at all where it fails |
-| `DynamoDBBackend.transact_write_items` | one append per stream, nothing where it is cancelled |
-| `DynamoDBBackend.execute_transaction` | the same; moto itself takes nothing back |
-| `DynamoDBBackend.put_item`, `delete_item`, `execute_statement`, `create_table`, `update_table` | in order |
+| `DynamoDBBackend.transact_write_items` and three for PartiQL | whole or not at all (`together`) |
+| `DynamoDBBackend.delete_item`, `create_table` | in order |
+| `Item.update_with_attribute_updates` | puts values of any type |
 | `Item.instances_tracked` | forgets: moto keeps every item that ever was, for its dashboard |
 | `DynamoDBStreamsHandler.call_action`, the methods of `DynamoDBStreamsBackend` | the operations over the store |
 | `dynamodbstreams.urls.url_bases`, `backend_index.backend_url_patterns` | one more endpoint of the service |
@@ -19,64 +23,98 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
-import moto.dynamodb.models.table as table_module
+import msgspec
 from moto.backend_index import backend_url_patterns
-from moto.core.exceptions import JsonRESTError
+from moto.dynamodb.exceptions import ConditionalCheckFailed, UpdateHashRangeKeyException
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import Table
+from moto.dynamodb.responses import DynamoHandler
 from moto.dynamodbstreams import urls
 from moto.dynamodbstreams.models import DynamoDBStreamsBackend
 from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
 
-from shardlog.errors import ShardlogError
-from shardlog.moto.recording import RecordedShard, Recorder, put_back
+from shardlog.moto import together
+from shardlog.moto.recording import Recorder
+from shardlog.moto.refusals import storage_errors_told
+from shardlog.moto.requests import check_region, check_request
+from shardlog.moto.restoring import item_before, restore
 from shardlog.moto.specification import check_change, is_enabling
+from shardlog.moto.tokens import Tokens
 from shardlog.server import protocol
 from shardlog.server.catalogue import Scope
-from shardlog.server.faults import Fault, internal
+from shardlog.server.faults import Fault
 from shardlog.server.operations import StreamsApi
 
 _ENDPOINT: Final = r"https?://(.+)\.streams-ddb\.(.+)\.amazonaws\.com"
 """An account's own endpoint, which newer SDKs call and moto does not know."""
 _ENDPOINT_PATTERN: Final = re.compile(_ENDPOINT)
-_IN_ORDER = ("put_item", "delete_item", "execute_statement", "create_table", "update_table")
-
-_log = logging.getLogger("shardlog")
+_IN_ORDER = ("delete_item", "create_table")
+_TAKEN_BACK: Final = ("attr", "throughput", "billing_mode", "global_indexes")
+"""What moto changes of a table before it comes to the stream."""
+_TRANSACTED: Final[dict[str, Any]] = {"ConsumedCapacity": [], "ItemCollectionMetrics": {}}
 
 Patches = list[Any]
 
 
-def patches(recorder: Recorder, api: StreamsApi, new_id: Callable[[], str]) -> Patches:
+def patches(recorder: Recorder, api: StreamsApi, tokens: Tokens, new_id: Callable[[], str]) -> Patches:
     """All of them, not applied yet."""
-    backend = DynamoDBBackend
     replaced: list[Any] = [
-        patch.object(table_module, "StreamShard", recorder.new_shard),
         patch.object(Table, "set_stream_specification", _set_stream_specification(recorder)),
-        patch.object(backend, "update_table_streams", _update_table_streams),
-        patch.object(backend, "delete_table", _delete_table(recorder, backend.delete_table)),
-        patch.object(backend, "update_item", _update_item(recorder, backend.update_item)),
-        patch.object(backend, "transact_write_items", _together(recorder, backend.transact_write_items)),
-        patch.object(backend, "execute_transaction", _taken_back(recorder, backend.execute_transaction)),
         patch.object(DynamoDBStreamsHandler, "call_action", _call_action(api, new_id)),
         patch.object(Item, "instances_tracked", _Nothing()),
-    ]
-    replaced += [
+        patch.object(Item, "update_with_attribute_updates", _update_attributes(Item.update_with_attribute_updates)),
         _longer(urls.url_bases, _ENDPOINT),
         _longer(backend_url_patterns, ("dynamodbstreams", _ENDPOINT_PATTERN)),
     ]
-    replaced += [patch.object(backend, name, _in_order(recorder, getattr(backend, name))) for name in _IN_ORDER]
-    replaced += [
-        patch.object(DynamoDBStreamsBackend, name, function) for name, function in _backend_methods(api).items()
-    ]
+    for owner, functions in (
+        (DynamoDBBackend, _of_tables(recorder, tokens)),
+        (DynamoDBBackend, _of_items(recorder)),
+        (DynamoHandler, _of_requests(recorder, tokens)),
+        (DynamoDBStreamsBackend, _of_streams(api)),
+    ):
+        replaced += [patch.object(owner, name, function) for name, function in functions.items()]
     return replaced
+
+
+def _of_tables(recorder: Recorder, tokens: Tokens) -> dict[str, Callable[..., Any]]:
+    backend = DynamoDBBackend
+    return {
+        "update_table_streams": _update_table_streams,
+        "update_table": _update_table(recorder, backend.update_table),
+        "delete_table": _delete_table(recorder, backend.delete_table),
+        "reset": _reset(recorder, tokens, backend.reset),
+    }
+
+
+def _of_items(recorder: Recorder) -> dict[str, Callable[..., Any]]:
+    backend = DynamoDBBackend
+    return {
+        **{name: _in_order(recorder, getattr(backend, name)) for name in _IN_ORDER},
+        "put_item": _put_item(recorder, backend.put_item),
+        "update_item": _update_item(recorder, backend.update_item),
+        "transact_write_items": together.transact_write_items(recorder, backend.transact_write_items),
+        "execute_statement": together.execute_statement(recorder, backend.execute_statement),
+        "execute_transaction": together.execute_transaction(recorder, backend.execute_transaction),
+        "batch_execute_statement": together.batch_execute_statement(recorder, backend.batch_execute_statement),
+    }
+
+
+def _of_requests(recorder: Recorder, tokens: Tokens) -> dict[str, Callable[..., Any]]:
+    handler = DynamoHandler
+    once = functools.partial(together.once_per_token, recorder, tokens)
+    return {
+        "_dispatch": _dispatch(handler._dispatch),
+        "batch_write_item": together.batch_write_item(recorder),
+        "transact_write_items": once(handler.transact_write_items, "TransactItems", _TRANSACTED),
+        "execute_transaction": once(handler.execute_transaction, "TransactStatements", {"Responses": []}),
+    }
 
 
 @contextmanager
@@ -92,40 +130,60 @@ def _longer(places: list[Any], place: object) -> Iterator[None]:
         places.remove(place)
 
 
+def _dispatch(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Before moto reads parameters: it is the request's own JSON that is looked at."""
+
+    @functools.wraps(original)
+    def dispatch(self: DynamoHandler, request: Any, full_url: str, headers: Any) -> Any:
+        check_region(_region_of(self, request, full_url))
+        operation = (headers.get("x-amz-target") or "").rpartition(".")[2]
+        try:
+            members = msgspec.json.decode(request.data or b"{}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            members = None  # moto has its own words
+        if isinstance(members, dict):
+            check_request(operation, members)
+        return original(self, request, full_url, headers)
+
+    return dispatch
+
+
+def _region_of(handler: DynamoHandler, request: Any, full_url: str) -> str:
+    try:
+        return handler.get_region_from_url(request, full_url)
+    except IndexError:  # a signature that names none
+        return ""
+
+
 def _in_order(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def ordered(*args: Any, **kwargs: Any) -> Any:
-        with recorder.lock, _storage_errors_told():
+        with recorder.lock, storage_errors_told():
             return original(*args, **kwargs)
 
     return ordered
 
 
-def _together(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Moto itself puts back what a cancelled transaction did to its tables."""
+def _put_item(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Moto takes the item at the sort key that is expected for the old one; there is none but at the item's own."""
 
     @functools.wraps(original)
-    def transaction(*args: Any, **kwargs: Any) -> Any:
-        with recorder.lock, _storage_errors_told(), recorder.unit():
-            return original(*args, **kwargs)
+    def put_item(
+        self: DynamoDBBackend,
+        table_name: str,
+        item_attrs: dict[str, Any],
+        expected: dict[str, Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        with recorder.lock, storage_errors_told():
+            name = self.get_table(table_name).range_key_attr
+            value = (expected or {}).get(name or "", {}).get("Value")
+            if value is not None and name in item_attrs and DynamoType(value) != DynamoType(item_attrs[name]):
+                raise ConditionalCheckFailed
+            return original(self, table_name, item_attrs, expected, *args, **kwargs)
 
-    return transaction
-
-
-def _taken_back(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def transaction(self: DynamoDBBackend, *args: Any, **kwargs: Any) -> Any:
-        with recorder.lock, _storage_errors_told():
-            before = {name: copy.deepcopy(table.items) for name, table in self.tables.items()}
-            try:
-                with recorder.unit():
-                    return original(self, *args, **kwargs)
-            except BaseException:
-                for name, items in before.items():
-                    self.tables[name].items = items
-                raise
-
-    return transaction
+    return put_item
 
 
 def _update_item(recorder: Recorder, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,50 +193,49 @@ def _update_item(recorder: Recorder, original: Callable[..., Any]) -> Callable[.
     def update_item(self: DynamoDBBackend, table_name: str, key: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("attribute_updates") is None:
             kwargs["attribute_updates"] = {}  # an update without any, which moto fails at, makes an item of a key
-        with recorder.lock, _storage_errors_told():
+        with recorder.lock, storage_errors_told():
             table = self.get_table(table_name)
-            if not isinstance(table.stream_shard, RecordedShard):
-                return original(self, table_name, key, *args, **kwargs)
-            blank, before = _item_before(table, key)
-            try:
-                with recorder.unit() as unit:
-                    result = original(self, table_name, key, *args, **kwargs)
-                    recorder.join(unit)
-                    return result
-            except BaseException:
-                put_back(table, before, blank)
-                raise
+            for name in kwargs["attribute_updates"]:
+                if name in table.table_key_attrs:
+                    raise UpdateHashRangeKeyException(name)
+            found = item_before(table, key)
+            before = [] if found is None else [found]
+            with recorder.unit_or(functools.partial(restore, self, before)) as unit:
+                result = original(self, table_name, key, *args, **kwargs)
+                recorder.join(unit)
+                return result
 
     return update_item
 
 
-def _item_before(table: Table, key: dict[str, Any]) -> tuple[Item | None, Item | None]:
-    """An item that has a key and nothing else, and a copy of the one that is there; None where the key is not right."""
-    if any(name not in key for name in table.table_key_attrs):
-        return None, None
-    hash_key = DynamoType(key[table.hash_key_attr])
-    range_key = None if table.range_key_attr is None else DynamoType(key[table.range_key_attr])
-    return Item(hash_key, range_key, key), copy.deepcopy(table.get_item(hash_key, range_key))
+def _update_attributes(original: Callable[..., None]) -> Callable[..., None]:
+    """Moto makes strings of what it does not know, and nothing of a null."""
+
+    @functools.wraps(original)
+    def update_with_attribute_updates(self: Item, attribute_updates: dict[str, Any]) -> None:
+        others = {}
+        for name, update in attribute_updates.items():
+            if update.get("Action", "PUT") == "PUT" and "Value" in update:
+                self.attrs[name] = DynamoType(update["Value"])
+            else:
+                others[name] = update
+        original(self, others)
+
+    return update_with_attribute_updates
 
 
 def _set_stream_specification(recorder: Recorder) -> Callable[..., None]:
     def set_stream_specification(self: Table, streams: dict[str, Any] | None) -> None:
         if is_enabling(streams):
             assert streams is not None
+            shard = recorder.new_shard(self, streams["StreamViewType"])
+            self.stream_shard = shard  # type: ignore[assignment]  # it stands in
             self.stream_specification = {**streams, "StreamEnabled": True}
-            self.stream_shard = recorder.new_shard(self.account_id, self)  # type: ignore[assignment]  # it stands in
             return
+        recorder.close_stream(self)
         self.stream_specification = {"StreamEnabled": False}
-        _disable(recorder, self)
 
     return set_stream_specification
-
-
-def _disable(recorder: Recorder, table: Table) -> None:
-    shard: object = table.stream_shard
-    table.stream_shard = None
-    if isinstance(shard, RecordedShard):
-        recorder.disable(shard.stream.name)
 
 
 def _update_table_streams(_self: DynamoDBBackend, table: Table, stream_specification: dict[str, Any]) -> None:
@@ -186,27 +243,44 @@ def _update_table_streams(_self: DynamoDBBackend, table: Table, stream_specifica
     table.set_stream_specification(stream_specification)
 
 
+def _update_table(recorder: Recorder, original: Callable[..., Table]) -> Callable[..., Table]:
+    @functools.wraps(original)
+    def update_table(self: DynamoDBBackend, name: str, *args: Any, **kwargs: Any) -> Table:
+        with recorder.lock, storage_errors_told():
+            table = self.get_table(name)
+            before = {attribute: copy.deepcopy(getattr(table, attribute)) for attribute in _TAKEN_BACK}
+            try:
+                return original(self, name, *args, **kwargs)
+            except BaseException:
+                for attribute, value in before.items():
+                    setattr(table, attribute, value)
+                raise
+
+    return update_table
+
+
 def _delete_table(recorder: Recorder, original: Callable[..., Table]) -> Callable[..., Table]:
     @functools.wraps(original)
     def delete_table(self: DynamoDBBackend, name: str) -> Table:
-        with recorder.lock, _storage_errors_told():
-            table = original(self, name)
-            _disable(recorder, table)
-            return table
+        with recorder.lock, storage_errors_told():
+            table = self.get_table(name)
+            if not table.deletion_protection_enabled:  # else moto refuses
+                recorder.close_stream(table)
+            return original(self, name)
 
     return delete_table
 
 
-class _storage_errors_told:  # noqa: N801 - reads as a function, and is cheaper than a generator on every write
-    """The log's errors become what moto answers with status 500."""
+def _reset(recorder: Recorder, tokens: Tokens, original: Callable[..., None]) -> Callable[..., None]:
+    """When mock_aws begins and ends: its tables are gone."""
 
-    def __enter__(self) -> None:
-        return None
+    @functools.wraps(original)
+    def reset(self: DynamoDBBackend) -> None:
+        recorder.close_streams(self.tables.values())
+        tokens.forget(self.account_id, self.region_name)
+        original(self)
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ShardlogError):
-            _log.error("a write was not recorded, and the table is as it was: %s", error)
-            raise RecordingFailed from error
+    return reset
 
 
 def _call_action(api: StreamsApi, new_id: Callable[[], str]) -> Callable[..., Any]:
@@ -222,7 +296,7 @@ def _call_action(api: StreamsApi, new_id: Callable[[], str]) -> Callable[..., An
     return call_action
 
 
-def _backend_methods(api: StreamsApi) -> dict[str, Callable[..., Any]]:
+def _of_streams(api: StreamsApi) -> dict[str, Callable[..., Any]]:
     """For who calls moto's backend by itself."""
 
     def describe_stream(self: DynamoDBStreamsBackend, arn: str) -> dict[str, Any]:
@@ -275,12 +349,3 @@ class _Nothing(list[Any]):
 
     def append(self, _: object) -> None:
         """Forget it."""
-
-
-class RecordingFailed(JsonRESTError):
-    """The log did not take a write; the table is as it was. What it was is in the log, not in the answer."""
-
-    code = internal().status
-
-    def __init__(self) -> None:
-        super().__init__(internal().kind, internal().text)

@@ -85,6 +85,7 @@ def install_into(
     from shardlog.moto.expiring import delete_expired
     from shardlog.moto.hooks import patches
     from shardlog.moto.recording import Recorder, StreamSettings
+    from shardlog.moto.tokens import Tokens
 
     if not _installed.acquire(blocking=False):
         raise InvalidArgument("moto: streams are recorded by this process already; uninstall that first")
@@ -93,8 +94,9 @@ def install_into(
     recorder = Recorder(store, StreamSettings(durability=durability), observe_append)
     recorder.disable_all()
     api = StreamsApi(Catalogue(store, clock), clock, observe_page)
-    for patch in patches(recorder, api, lambda: str(uuid.uuid4())):
+    for patch in patches(recorder, api, Tokens(clock), lambda: str(uuid.uuid4())):
         undo.enter_context(patch)
+    undo.callback(recorder.release_tables)
     return Installed(store, lambda: delete_expired(recorder, clock), undo)
 
 

@@ -2,8 +2,9 @@
 
 moto tells a table's *recorded shard* of each write as (item before, item after). A write that changed nothing gives no
 record. What belongs together is gathered in a *unit*: an update that moto carries out in two writes becomes one record,
-and a transaction's records become one append per stream, after moto has decided that it is not cancelled. Where the log
-refuses (a full disk), moto's table is put back and the request fails: a table never holds what its stream does not.
+and a transaction's records become one append per stream, after moto has decided that it is not cancelled. Where there
+is no image of an item, or the log refuses (a full disk), moto's table is put back and the request fails: a table never
+holds what its stream does not. Functions are invoked when all of a unit is recorded, and what they do wrong is logged.
 
 One lock orders writes to tables and their records alike. It is held by `hooks` around each operation.
 """
@@ -13,12 +14,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+from moto.dynamodb.exceptions import MockValidationException
 from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
 from moto.dynamodb.models.dynamo_type import Item
 from moto.dynamodb.models.table import Table
@@ -28,6 +30,7 @@ from shardlog.errors import ShardlogError, StreamDisabled, StreamNotFound
 from shardlog.model import Change
 from shardlog.moto.images import image_of
 from shardlog.moto.naming import stream_name
+from shardlog.moto.restoring import have_one_key, put_back
 from shardlog.moto.triggers import invoke_functions
 from shardlog.options import ShardingPolicy
 
@@ -58,9 +61,11 @@ class _Write:
 
 @dataclass(slots=True)
 class Unit:
-    """Writes that are recorded together, or not at all."""
+    """Writes that are recorded together, or not at all: per stream, one append."""
 
     writes: list[_Write] = field(default_factory=list)
+    recorded: set[RecordedShard] = field(default_factory=set)
+    """Whose append was acknowledged; the log has no way back."""
 
 
 class RecordedShard:
@@ -100,14 +105,13 @@ class Recorder:
         self._observe = observe
         self._local = threading.local()
 
-    def new_shard(self, _account_id: str, table: Table) -> RecordedShard:
+    def new_shard(self, table: Table, view_type: str) -> RecordedShard:
         """The shard of a table whose stream is being enabled: makes the stream, and gives the table its label."""
-        assert table.stream_specification is not None
         name = stream_name(self.store, table.table_arn)
         self.disable(name)  # of a table that was forgotten without being deleted
         stream = self.store.create_stream(
             name,
-            view_type=table.stream_specification["StreamViewType"],
+            view_type=view_type,
             key_names=table.table_key_attrs,
             partition_key=table.hash_key_attr,
             retention=RETENTION,
@@ -135,14 +139,48 @@ class Recorder:
             except ShardlogError as error:
                 _log.error("stream %s stays as it is: %s", name, error)
 
+    def close_stream(self, table: Table) -> None:
+        """Disable a table's stream: first in the store, then in the table."""
+        shard: object = table.stream_shard
+        if isinstance(shard, RecordedShard):
+            self.disable(shard.stream.name)
+        table.stream_shard = None
+
+    def close_streams(self, tables: Iterable[Table]) -> None:
+        """Disable the streams of tables that are about to be gone; what cannot be is logged."""
+        for table in tables:
+            try:
+                self.close_stream(table)
+            except ShardlogError as error:
+                _log.error("the stream of table %s stays as it is: %s", table.name, error)
+
+    def release_tables(self) -> None:
+        """Let moto's tables go on without streams: nobody records them any more."""
+        with self.lock:
+            for table in _live_tables():
+                shard: object = table.stream_shard
+                if isinstance(shard, RecordedShard):
+                    table.stream_shard = None
+                    table.stream_specification = {"StreamEnabled": False}
+
     def add(self, shard: RecordedShard, old: Item | None, new: Item | None) -> None:
-        """Record a write, or take it into the unit that is open in this thread."""
-        write = _Write(shard, old, new, _change_of(shard, old, new, getattr(self._local, "identity", None)))
+        """Record a write, or take it into the unit that is open in this thread.
+
+        Raises what moto answers as ValidationException where an item has no image; the table is as it was.
+        """
+        if old is not None and new is not None and not have_one_key(old, new):
+            old = None  # moto looked it up by a condition's key, not by the item's own
+        try:
+            change = _change_of(shard, old, new, getattr(self._local, "identity", None))
+        except Exception as error:  # whatever is wrong with the item, it must not stay
+            put_back(shard.table, old, new)
+            raise MockValidationException(f"One or more parameter values were invalid: {error}") from error
+        write = _Write(shard, old, new, change)
         unit: Unit | None = getattr(self._local, "unit", None)
         if unit is not None:
             unit.writes.append(write)
         else:
-            self._append([write])
+            self._append(Unit([write]))
 
     @contextmanager
     def unit(self) -> Iterator[Unit]:
@@ -156,7 +194,18 @@ class Recorder:
         if outer is not None:
             outer.writes += unit.writes
         else:
-            self._append(unit.writes)
+            self._append(unit)
+
+    @contextmanager
+    def unit_or(self, restore: Callable[[Set[object]], None]) -> Iterator[Unit]:
+        """A unit; where it fails, `restore` is told whose records are in the log all the same."""
+        gathered: Unit | None = None
+        try:
+            with self.unit() as gathered:
+                yield gathered
+        except BaseException:
+            restore(gathered.recorded if gathered is not None else set())
+            raise
 
     @contextmanager
     def made_by(self, identity: str) -> Iterator[None]:
@@ -175,41 +224,44 @@ class Recorder:
             change = _change_of(last.shard, first.old, last.new, identity)
             unit.writes[:] = [_Write(last.shard, first.old, last.new, change)]
 
-    def _append(self, writes: list[_Write]) -> None:
-        """One append per stream. What cannot be appended is taken back in the tables."""
-        by_shard: dict[int, list[_Write]] = {}
-        for write in writes:
+    def _append(self, unit: Unit) -> None:
+        """One append per stream, then their functions. What cannot be appended is taken back in the tables."""
+        changes: dict[RecordedShard, list[Change]] = {}
+        for write in unit.writes:
             if write.change is not None:
-                by_shard.setdefault(id(write.shard), []).append(write)
-        waiting = list(by_shard.values())
-        while waiting:
-            started = time.monotonic()
-            shard = waiting[0][0].shard
-            try:
-                appended = shard.stream.append([write.change for write in waiting[0] if write.change is not None])
-            except ShardlogError:
-                for write in reversed([write for group in waiting for write in group]):
+                changes.setdefault(write.shard, []).append(write.change)
+        appended: list[tuple[RecordedShard, Sequence[int]]] = []
+        try:
+            for shard, found in changes.items():
+                appended.append((shard, self._append_to(shard, found)))
+                unit.recorded.add(shard)
+        except Exception:
+            for write in reversed(unit.writes):
+                if write.shard not in unit.recorded:
                     put_back(write.shard.table, write.old, write.new)
-                raise
-            waiting.pop(0)
-            self._observe(len(appended.sequences), time.monotonic() - started)
-            invoke_functions(shard.table, shard.stream, appended.sequences)
+            raise
+        finally:
+            for shard, sequences in appended:
+                _invoke(shard, sequences)
+
+    def _append_to(self, shard: RecordedShard, changes: list[Change]) -> Sequence[int]:
+        started = time.monotonic()
+        sequences = shard.stream.append(changes).sequences
+        self._observe(len(sequences), time.monotonic() - started)
+        return sequences
 
 
-def put_back(table: Table | None, old: Item | None, new: Item | None) -> None:
-    """Make an item of a table what it was before a write."""
-    item = old if old is not None else new
-    if table is None or item is None:
-        return
-    if item.range_key is None:
-        if old is None:
-            table.items.pop(item.hash_key, None)
-        else:
-            table.items[item.hash_key] = old  # type: ignore[assignment]  # moto's own type is that of the other case
-    elif old is None:
-        table.items[item.hash_key].pop(item.range_key, None)
-    else:
-        table.items[item.hash_key][item.range_key] = old
+def _invoke(shard: RecordedShard, sequences: Sequence[int]) -> None:
+    try:
+        invoke_functions(shard.table, shard.stream, sequences)
+    except Exception:  # noqa: BLE001 - a function is the client's, and the write is durable
+        _log.exception("a function of the stream %s failed", shard.stream.name)
+
+
+def _live_tables() -> Iterator[Table]:
+    for by_region in list(dynamodb_backends.values()):
+        for backend in list(by_region.values()):
+            yield from list(backend.tables.values())
 
 
 def _change_of(shard: RecordedShard, old: Item | None, new: Item | None, identity: str | None) -> Change | None:

@@ -2,7 +2,7 @@
 
 moto trusts its clients' SDKs to check parameters. Here anybody may send anything: a body that is not JSON is refused
 first, and where moto fails in an unexpected way the request is held against the service's model, so that what was the
-client's mistake is told as such.
+client's mistake is told as such. Any region will do, `localhost` included.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from botocore.model import ServiceModel
 from botocore.session import get_session
@@ -44,6 +45,7 @@ def tables(
 ) -> Iterator[Tables]:
     """The tables of a server, recorded into its store."""
     with ExitStack() as undo:
+        undo.enter_context(patch("moto.core.base_backend.allow_unknown_region", lambda: True))
         installed = install_into(store, clock, durability, undo, observe_append=observe_append)
         yield Tables(answer=answer, delete_expired=installed.delete_expired_items, sweep_seconds=sweep_seconds)
 

@@ -4,7 +4,7 @@ POST with a JSON object; answered with one. Who may call is not decided here.
 
 | call | members | answer |
 |---|---|---|
-| clock | `AdvanceSeconds`? | `OffsetSeconds`, `Now` |
+| clock | `AdvanceSeconds`?, up to the year 2200 | `OffsetSeconds`, `Now` |
 | roll | `StreamArn`, `ShardId`? (all open ones) | `ShardIds`: the children |
 | split | `StreamArn`, `ShardId`? (the first open one) | `ShardIds`: the children |
 | merge | `StreamArn`, `ShardIds`: two | `ShardIds`: the child |

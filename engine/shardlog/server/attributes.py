@@ -34,7 +34,7 @@ def number_text(number: str | Decimal) -> str:
     """
     try:
         value = Decimal(number)
-    except InvalidOperation:
+    except (InvalidOperation, TypeError, ValueError):
         return str(number)
     if not value.is_finite() or abs(value.adjusted()) > _EXACT.prec:
         return str(number)
@@ -45,7 +45,10 @@ def number_text(number: str | Decimal) -> str:
 
 
 def canonical(image: Image) -> Image:
-    """The canonical form of an image of typed values; sets that are empty, which the service has not, are left out."""
+    """The canonical form of an image of typed values; sets that are empty, which the service has not, are left out.
+
+    What is no value of its type (no number, no base64) has one as well: an item that holds it can be told, and removed.
+    """
     return {name: _canonical(value) for name, value in image.items() if not _is_empty_set(value)}
 
 
@@ -65,13 +68,25 @@ def _canonical(value: TypedValue) -> TypedValue:
         return {kind: [_canonical(element) for element in content]}
     if kind in _SETS:
         elements = [_canonical({_SETS[kind]: element})[_SETS[kind]] for element in content]
-        return {kind: sorted(elements, key=Decimal if kind == "NS" else None)}
+        return {kind: _sorted_numbers(elements) if kind == "NS" else sorted(elements)}
     return {kind: content}
+
+
+def _sorted_numbers(numbers: list[str]) -> list[str]:
+    try:
+        return sorted(numbers, key=Decimal)
+    except InvalidOperation:  # one of them is none
+        return sorted(numbers)
 
 
 def _binary(content: bytes | str) -> bytes:
     """Binary content, which JSON has as base64."""
-    return base64.b64decode(content) if isinstance(content, str) else bytes(content)
+    if not isinstance(content, str):
+        return bytes(content)
+    try:
+        return base64.b64decode(content)
+    except ValueError:  # it is none
+        return content.encode()
 
 
 def image_size(image: Image) -> int:

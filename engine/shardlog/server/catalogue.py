@@ -74,15 +74,23 @@ class Catalogue:
         try:
             stream = self._store.stream(*place)
         except StreamNotFound:
-            with self._lock:
-                self._places.pop(arn.text, None)
+            self._forget({arn.text})
             raise stream_not_found(arn.text) from None
         if self._shown(stream) is None:
             raise stream_not_found(arn.text)
         return stream
 
+    def present(self) -> set[str]:
+        """The ARNs of all streams that can be read, shown or not."""
+        return {description.arn for stream in self.streams() if (description := _described(stream)) is not None}
+
     def remove_expired(self) -> list[str]:
-        """Remove tables' streams that were disabled long enough ago; returns their ARNs."""
+        """Remove tables' streams that were disabled long enough ago; returns their ARNs.
+
+        What is remembered of streams that are gone, whoever removed them, is dropped.
+        """
+        with self._lock:
+            remembered = {*self._places, *self._closed_us}
         removed = []
         for stream in self.streams():
             try:
@@ -92,7 +100,14 @@ class Catalogue:
                     removed.append(description.arn)
             except ShardlogError as error:
                 _log.error("%s %s was not removed: %s", stream.name, stream.label, error)
+        self._forget(remembered - self.present())
         return removed
+
+    def _forget(self, arns: set[str]) -> None:
+        with self._lock:
+            for arn in arns:
+                self._places.pop(arn, None)
+                self._closed_us.pop(arn, None)
 
     def _place_of(self, arn: StreamArn) -> tuple[str, str] | None:
         with self._lock:
@@ -134,5 +149,15 @@ class Catalogue:
             times = [shard.closed_at for shard in stream.statistics().shards if shard.closed_at is not None]
             if not times:
                 return True  # its last record has expired
-            closed_us = self._closed_us[description.arn] = wall_us_of(max(times))
+            closed_us = wall_us_of(max(times))
+            with self._lock:
+                self._closed_us[description.arn] = closed_us
         return self._clock.wall_us() - closed_us >= DISABLED_LIFE // _MICROSECOND
+
+
+def _described(stream: Stream) -> StreamDescription | None:
+    """None: it was deleted meanwhile, or is damaged."""
+    try:
+        return stream.describe()
+    except ShardlogError:
+        return None

@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from shardlog.errors import (
-    InvalidArgument,
     IteratorExpired,
     ShardlogError,
-    ShardNotFound,
     StreamNotFound,
     TrimmedData,
 )
@@ -115,21 +113,30 @@ def wrong_signature(text: str) -> Fault:
     return Fault(f"{_FRAMEWORK}InvalidSignatureException", text)
 
 
+def invalid_sequence(text: str) -> Fault:
+    """Not a sequence number, or none of the shard."""
+    return validation(f"Invalid SequenceNumber: {text}")
+
+
+def invalid_iterator() -> Fault:
+    """A shard iterator that nobody gave, or not for this stream."""
+    return validation("Invalid ShardIterator: it was not given by GetShardIterator or GetRecords")
+
+
 def access_denied(text: str) -> Fault:
     """Whoever asks may not."""
     return Fault(f"{_FRAMEWORK}AccessDeniedException", text)
 
 
 def fault_of(error: ShardlogError, arn: str) -> Fault:
-    """What an error of the engine is in the API; the stream is that of the request."""
+    """What an error of the engine is in the API; the stream is that of the request.
+
+    The engine's own words have numbers and names that no client has seen, so none of them are in it.
+    """
     if isinstance(error, IteratorExpired):
         return expired_iterator()
     if isinstance(error, TrimmedData):
         return trimmed()
     if isinstance(error, StreamNotFound):
         return stream_not_found(arn)
-    if isinstance(error, ShardNotFound):
-        return Fault(f"{_SERVICE}ResourceNotFoundException", f"Requested resource not found: {error}")
-    if isinstance(error, InvalidArgument):
-        return validation(str(error))
     return internal()

@@ -5,11 +5,11 @@
 | POST, target `DynamoDBStreams_20120810.*` | the operations, in a thread of a pool |
 | POST, target `DynamoDB_20120810.*` | the database, where there is one, in one thread: it is not made for more |
 | `GET /` and `/health` | here |
-| `GET /metrics` | the metrics |
+| `GET /metrics` | the metrics, for loopback and for who has signed where signatures are asked for |
 | `POST /_shardlog/*` | the admin calls, for loopback only |
 
-Where signatures are asked for, every POST is verified. Nothing that a client sends may end the server: an exception
-that nobody expected is logged and answered as InternalServerError.
+Where signatures are asked for, every POST is verified; `/` and `/health` are everybody's. Nothing that a client sends
+may end the server: an exception that nobody expected is logged and answered as InternalServerError.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Limits:
     connections_max: int = 2048
     stop_seconds: int = 10
     """How long requests under way may take when the server stops."""
+    end_seconds: float = 0.5
+    """How long a client may take to end a connection when the server stops and has nothing more to send."""
 
 
 class _Gone(Exception):
@@ -145,11 +147,10 @@ class Application:
         operation = _OTHER
         try:
             if request.method in ("GET", "HEAD"):
-                return operation, await self._get(request.path)
+                return operation, await self._get(scope, request)
             if request.method != "POST":
                 return operation, _plain(_NOT_ALLOWED, "GET or POST")
-            if self.secrets:
-                signing.verify(request, self.secrets, datetime.now(UTC))
+            self._verify(request)
             if request.path.startswith(ADMIN_PATH):
                 return "admin", await self._administered(scope, request)
             target = protocol.parse_target(request.header("x-amz-target"))
@@ -161,10 +162,16 @@ class Application:
             _log.exception("a request for %s failed", operation)
             return operation, _fault_answer(internal())
 
-    async def _get(self, path: str) -> Answer:
-        if path in ("/", "/health"):
+    def _verify(self, request: Request) -> None:
+        if self.secrets:
+            signing.verify(request, self.secrets, datetime.now(UTC))
+
+    async def _get(self, scope: AsgiScope, request: Request) -> Answer:
+        if request.path in ("/", "/health"):
             return _plain(protocol.OK, "healthy: shardlog\n")
-        if path == "/metrics":
+        if request.path == "/metrics":
+            if not _is_from_here(scope):
+                self._verify(request)  # the figures name tables, streams and groups
             text = await self._in(self.pool, self.metrics.text)
             return Answer(protocol.OK, [("content-type", metrics.CONTENT_TYPE)], text)
         return _plain(_NOT_FOUND, "not found\n")
@@ -191,7 +198,7 @@ class Application:
 
     async def _administered(self, scope: AsgiScope, request: Request) -> Answer:
         # A page of some web site in a browser on this machine comes from loopback, too; it tells its origin.
-        if not is_loopback((scope.get("client") or ("",))[0]) or request.header("origin") is not None:
+        if not _is_from_here(scope) or request.header("origin") is not None:
             raise access_denied("admin calls are for programs on this machine")
         name = request.path.removeprefix(ADMIN_PATH)
         members = protocol.decode_members(request.body)
@@ -210,6 +217,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_from_here(scope: AsgiScope) -> bool:
+    """Whether a request comes from this machine."""
+    return is_loopback((scope.get("client") or ("",))[0])
 
 
 def _fault_answer(fault: Fault) -> Answer:

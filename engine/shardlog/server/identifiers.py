@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from shardlog.server.faults import Fault, validation
+from shardlog.server.faults import Fault, invalid_iterator, invalid_sequence, validation
 
 SEQUENCE_BASE: Final = 10**20
 """Makes every sequence number 21 digits long, the least that the API allows."""
@@ -47,7 +47,7 @@ def sequence_text(sequence: int) -> str:
 def parse_sequence(text: str) -> int:
     """The sequence number of a text. Below 0 or far above: a number that no record has. Raises a Fault."""
     if not _SEQUENCE.fullmatch(text):
-        raise validation(f"Invalid SequenceNumber: {text}")
+        raise invalid_sequence(text)
     return int(text) - SEQUENCE_BASE
 
 
@@ -73,8 +73,3 @@ def parse_iterator(text: str) -> tuple[StreamArn, str]:
         return parse_arn(match[1]), match[2]
     except Fault:
         raise invalid_iterator() from None
-
-
-def invalid_iterator() -> Fault:
-    """What a shard iterator that nobody gave is answered with."""
-    return validation("Invalid ShardIterator: it was not given by GetShardIterator or GetRecords")

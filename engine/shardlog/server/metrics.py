@@ -2,11 +2,13 @@
 
 Two kinds: what happens in this process is counted as it happens (requests, bytes, latencies, appends of tables, the age
 of readers); what a stream is like is read from it when somebody asks (commits, records, bytes, shards, lag per group).
+The figures of a stream that is gone go, too: names of tables that test suites make and delete must not pile up.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -28,6 +30,10 @@ class Metrics:
     """The figures of one server. Any number of threads may use it."""
 
     def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._read: set[str] = set()
+        """ARNs of the streams that readers were given pages of."""
+        self._read_lock = threading.Lock()
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "shardlog_requests", "Requests answered", ["operation", "status"], registry=self._registry
@@ -69,8 +75,10 @@ class Metrics:
 
     def observe_page(self, arn: str, records: int, behind_seconds: float) -> None:
         """A reader got a page."""
-        self._records_read.labels(arn).inc(records)
-        self._age.labels(arn).set(behind_seconds)
+        with self._read_lock:
+            self._read.add(arn)
+            self._records_read.labels(arn).inc(records)
+            self._age.labels(arn).set(behind_seconds)
 
     def observe_append(self, records: int, seconds: float) -> None:
         """Changes of a table were appended."""
@@ -78,8 +86,20 @@ class Metrics:
         self._appended.inc(records)
         self._append_seconds.observe(seconds)
 
+    def forget_removed(self) -> None:
+        """Drop the figures of streams that are gone."""
+        with self._read_lock:
+            read = set(self._read)
+        gone = read - self._catalogue.present()
+        with self._read_lock:
+            for arn in gone & self._read:  # two may ask at once
+                self._read.discard(arn)
+                self._records_read.remove(arn)
+                self._age.remove(arn)
+
     def text(self) -> bytes:
         """All of it, in Prometheus' text format. Reads every stream."""
+        self.forget_removed()
         return generate_latest(self._registry)
 
 

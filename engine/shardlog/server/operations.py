@@ -14,11 +14,20 @@ from typing import Any, Final
 
 from shardlog.api import Stream
 from shardlog.clock import Clock
-from shardlog.errors import CorruptLog, ShardlogError, ShardNotFound
+from shardlog.errors import CorruptLog, InvalidArgument, ShardlogError, ShardNotFound
 from shardlog.model import ShardDescription, StreamDescription
 from shardlog.server import parameters
 from shardlog.server.catalogue import Catalogue, Scope
-from shardlog.server.faults import Fault, fault_of, internal, shard_not_found, unknown_operation, validation
+from shardlog.server.faults import (
+    Fault,
+    fault_of,
+    internal,
+    invalid_iterator,
+    invalid_sequence,
+    shard_not_found,
+    unknown_operation,
+    validation,
+)
 from shardlog.server.identifiers import StreamArn, iterator_text, sequence_text
 from shardlog.server.records import RecordContext, api_records
 
@@ -94,7 +103,8 @@ class StreamsApi:
     def get_shard_iterator(self, members: Mapping[str, Any], _scope: Scope) -> Members:
         """An iterator at a position of a shard."""
         asked = parameters.get_shard_iterator(members)
-        with _translated(asked.arn.text, asked.shard_id):
+        given = None if asked.sequence is None else invalid_sequence(members["SequenceNumber"])
+        with _translated(asked.arn.text, asked.shard_id, given):
             stream = self._catalogue.find(asked.arn)
             moment = None if asked.timestamp is None else self._moment(asked.timestamp)
             token = stream.iterator(asked.shard_id, asked.kind, sequence=asked.sequence, timestamp=moment)
@@ -103,7 +113,7 @@ class StreamsApi:
     def get_records(self, members: Mapping[str, Any], _scope: Scope) -> Members:
         """The page of records at an iterator. No next iterator: the shard is closed and drained."""
         asked = parameters.get_records(members)
-        with _translated(asked.arn.text):
+        with _translated(asked.arn.text, invalid=invalid_iterator()):
             stream = self._catalogue.find(asked.arn)
             page = stream.get_records(asked.token, asked.limit)
             answer: Members = {"Records": api_records(page.records, _context(asked.arn, stream))}
@@ -119,13 +129,17 @@ class StreamsApi:
 
 
 class _translated:  # noqa: N801 - reads as a function, and is cheaper than a generator on every request
-    """The engine's errors become Faults; what is wrong with the log or the disk is told in the log only."""
+    """The engine's errors become Faults; what is wrong with the log or the disk is told in the log only.
 
-    __slots__ = ("_arn", "_shard_id")
+    `invalid`: which Fault it is when the engine does not take what was given.
+    """
 
-    def __init__(self, arn: str, shard_id: str = "") -> None:
+    __slots__ = ("_arn", "_invalid", "_shard_id")
+
+    def __init__(self, arn: str, shard_id: str = "", invalid: Fault | None = None) -> None:
         self._arn = arn
         self._shard_id = shard_id
+        self._invalid = invalid
 
     def __enter__(self) -> None:
         return None
@@ -133,6 +147,8 @@ class _translated:  # noqa: N801 - reads as a function, and is cheaper than a ge
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ShardNotFound):
             raise shard_not_found(self._arn, self._shard_id) from None
+        if isinstance(error, InvalidArgument) and self._invalid is not None:
+            raise self._invalid from None
         if isinstance(error, ShardlogError):
             fault = fault_of(error, self._arn)
             if fault.status >= internal().status or isinstance(error, CorruptLog):
