@@ -39,11 +39,11 @@ _LONG_LEASE: Final = timedelta(hours=1)
 
 
 class Checkpoints:
-    """Threads, each with a batch of its own, checkpoint record by record. The figure: checkpoints per second in all."""
+    """Threads, each with batches of its own, checkpoint record by record. The figure: checkpoints per second in all."""
 
-    def __init__(self, name: str, batches: list[Batch]) -> None:
+    def __init__(self, name: str, batches: list[list[Batch]]) -> None:
         self.name = name
-        self._moves = [iter([(batch, record.sequence) for record in batch.records]) for batch in batches]
+        self._moves = [iter([(batch, record.sequence) for batch in own for record in batch.records]) for own in batches]
 
     def turn(self, seconds: float) -> float:
         counts = [0] * len(self._moves)
@@ -79,11 +79,11 @@ def checkpoint(settings: Settings) -> Table:
         _fill(stream, many * needed)
         workers = _workers(stream.group(GROUP), many, _USUAL_LEASE, stack)
         wait_until(lambda: _is_balanced(stream.group(GROUP), many))
-        batches = [_only_batch(worker) for worker in workers]
+        batches = [[_only_batch(worker)] for worker in workers]
         alone = _workers(stream.group("alone"), 1, _LONG_LEASE, stack)[0]
         contestants = [
             Checkpoints(f"{many} threads", batches),
-            Checkpoints("1 thread", list(islice(alone.batches(_RECORDS_PER_BATCH, timedelta(0)), 1))),
+            Checkpoints("1 thread", [list(islice(alone.batches(_RECORDS_PER_BATCH, timedelta(0)), many))]),
         ]
         sync = sync_times(settings.directory)
         threads, one = take_turns(contestants, settings)
