@@ -124,6 +124,7 @@ class Simulation:
         self.group: Group = self.stream.group("g", start=self.random.choice(["TRIM_HORIZON", "LATEST"]))
         self.consumers = _consumers(self.stream._stream, read_only=False)
         self.witness = Witness(self.stream, self.group, LEASE, clock.awake_us)
+        self.witness.appended()  # before it may expire
         self.actors: dict[str, Actor] = {}
         self.is_settling = False
         self._busy: list[str] = []
