@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from zlib import crc32
 
 from tests.crash.rig import Recorded, Workload, record, same_uuids
 from tests.support.tally import Figure, Tally
@@ -39,7 +40,7 @@ class Plan:
 
     strategy: Strategy = field(default_factory=Strategy)
     one_in: int = 1
-    """Of the images, those whose digest leaves the strategy's seed when divided by this."""
+    """Of the images, those whose digest and workload leave the strategy's seed when divided by this."""
     recovered_one_in: int = 0
     """Crashes during one in so many recoveries; 0: none."""
     recovery_states: int = 40
@@ -130,7 +131,7 @@ class _Explorer:
             if state.point != point:
                 promises.take_all(recording.operations[point : state.point])
                 point, judged = state.point, set()
-            if state.digest in judged or not self._is_wanted(state, depth):
+            if state.digest in judged or not self._is_wanted(recorded, state, depth):
                 continue
             judged.add(state.digest)
             if state.digest not in observed:
@@ -145,9 +146,11 @@ class _Explorer:
                 told = story() + _story(recorded, state)
                 self.explored.fail("\n".join([f"{recorded.name}: {found[0]}", *found[1:], told, ""]))
 
-    def _is_wanted(self, state: CrashState, depth: int) -> bool:
+    def _is_wanted(self, recorded: Recorded, state: CrashState, depth: int) -> bool:
+        """One in so many. Workloads that come to the same image do not all choose it: that would try few, many times."""
         one_in = self._plan.one_in if depth == 0 else 1
-        return (int.from_bytes(state.digest[:4]) - self._plan.strategy.seed) % one_in == 0
+        place = int.from_bytes(state.digest[:4]) + crc32(recorded.name.encode())
+        return (place - self._plan.strategy.seed) % one_in == 0
 
     def _observe(
         self, recorded: Recorded, state: CrashState, promises: Promises, catalogue: Catalogue, depth: int
