@@ -147,7 +147,7 @@ class _Explorer:
                 self.explored.fail("\n".join([f"{recorded.name}: {found[0]}", *found[1:], told, ""]))
 
     def _is_wanted(self, recorded: Recorded, state: CrashState, depth: int) -> bool:
-        """One in so many. Workloads that come to the same image do not all choose it: that would try few, many times."""
+        """One in so many. Workloads that come to the same image do not all choose it: few would be tried, often."""
         one_in = self._plan.one_in if depth == 0 else 1
         place = int.from_bytes(state.digest[:4]) + crc32(recorded.name.encode())
         return (place - self._plan.strategy.seed) % one_in == 0
